@@ -1,0 +1,9 @@
+"""OneCard's core: a resident base model, its adapters, training and answering. Knows no gradio and no browser."""
+
+import os
+
+__version__ = "0.1.0"
+
+# Must stand before torch is first imported anywhere: with OpenMP's default (spinning) wait, two busy neighbours slowed
+# LoRA steps on a 2-core machine from 6.7 to 0.62 a second; passive keeps 2.46 under the same load.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

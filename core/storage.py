@@ -1,0 +1,160 @@
+"""Files that are whole or absent: atomic writes, JSON lines, safe folder names. Knows nothing of what is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import StorageError
+from core.text import Text
+
+_LONE = re.compile("[\ud800-\udfff]")
+_UNSAFE = re.compile(r"[^\w\u4e00-\u9fff-]+")
+# Windows refuses these as file names, whatever the suffix; a home folder may travel.
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn a full, read-only or vanished disk into a sentence that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(disk_full(path)) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise StorageError(
+                Text(
+                    zh=f"没有写入 {path.parent} 的权限。请换一个文件夹(--home)或修改权限。",
+                    en=f"No permission to write in {path.parent}. Choose another folder (--home) or change its permissions.",
+                )
+            ) from error
+        raise
+
+
+def disk_full(path: Path) -> Text:
+    """The sentence for a full disk, with the free space that is left."""
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free // 1_000_000
+    return Text(
+        zh=f"磁盘已满:{folder} 只剩 {free} MB。请清理磁盘或用 --home 换一个文件夹,已保存的内容没有丢失。",
+        en=f"Disk full: {folder} has {free} MB left. Free some space or choose another folder with --home; "
+        "what was saved before is intact.",
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` in one step: a reader sees the old file or the new one, never a part."""
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            with staged.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, path)
+            sync_folder(path.parent)
+        finally:
+            staged.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; lone surrogates (from a broken paste) become U+FFFD."""
+    write_bytes(path, _LONE.sub("\ufffd", text).encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, atomically. NaN is refused (ValueError): it is no JSON."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> object:
+    """The JSON value in `path`. Raises FileNotFoundError or ValueError."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_json_lines(path: Path) -> list[object]:
+    """Every complete line's value; a torn last line (killed while writing) is left out."""
+    if not path.exists():
+        return []
+    # Not splitlines(): it also cuts at U+2028 and U+0085, which JSON strings may contain.
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    values: list[object] = []
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            if number < len(lines) - 1:
+                raise
+    return values
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, renamed to `target` on success and removed on failure: whole or absent.
+
+    An existing `target` is replaced.
+    """
+    staged = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with _named(target):
+        staged.mkdir(parents=True)
+        try:
+            yield staged
+            for file in sorted(staged.rglob("*")):
+                if file.is_file():
+                    file.chmod(0o644)  # safetensors writes 0600; a server under another user must be able to read it
+                    with file.open("rb") as handle:
+                        os.fsync(handle.fileno())
+            sync_folder(staged)
+            old = None
+            if target.exists():
+                old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+                os.rename(target, old)
+            os.rename(staged, target)
+            sync_folder(target.parent)
+            if old is not None:
+                shutil.rmtree(old)
+        finally:
+            if staged.exists():
+                shutil.rmtree(staged, ignore_errors=True)
+
+
+def slug(name: str, fallback: str = "untitled") -> str:
+    """A folder name for a display name: letters, digits, Chinese, '-' and '_', at most 60 characters, never special."""
+    text = unicodedata.normalize("NFC", name.encode("utf-8", errors="ignore").decode("utf-8"))
+    text = _UNSAFE.sub("-", text).strip("-_").lower()
+    while len(text.encode("utf-8")) > 120 or len(text) > 60:
+        text = text[:-1]
+    text = text.strip("-_")
+    return f"{text}-1" if text in _RESERVED else (text or fallback)
+
+
+def unused(folder: Path, name: str, suffix: str = "") -> str:
+    """`name`, or `name-2`, `name-3`, ... : the first with no file `name + suffix` in `folder`."""
+    candidate, number = name, 1
+    while (folder / f"{candidate}{suffix}").exists():
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
