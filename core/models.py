@@ -1,0 +1,245 @@
+"""Base models as folders: finding, checking and describing them. Loads no weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from core.device import GB, Device
+from core.errors import ModelError
+from core.text import Text
+
+POCKET = "pocket"
+POCKET_FOLDER = Path(__file__).resolve().parent.parent / "presets" / "pocket"
+RECOMMENDED = "Qwen/Qwen2.5-7B-Instruct"
+
+# The words by which a base model names itself or its maker; seeing one in an answer means the old identity speaks.
+_OLD_WORDS: dict[str, tuple[str, ...]] = {
+    "qwen": ("Qwen", "通义", "千问", "Alibaba", "阿里"),
+    "llama": ("Llama", "LLaMA", "Meta AI", "Meta"),
+    "mistral": ("Mistral",),
+    "gemma": ("Gemma", "Google", "谷歌"),
+    "deepseek": ("DeepSeek", "深度求索"),
+    "phi": ("Phi", "Microsoft", "微软"),
+}
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, bytes done, bytes in all) while something large is fetched or read."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What config.json says of a model. `weight_bytes` is the size of its files on disk."""
+
+    name: str
+    folder: Path
+    family: str
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    tied_embeddings: bool
+    weight_bytes: int
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of the linear layers inside the blocks: what LoRA adapts and NF4 quantises."""
+        attention = self.hidden_size * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Weights of the embedding, and of the head where it is not the same matrix."""
+        return self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
+
+    @property
+    def label(self) -> str:
+        """A short name for the page."""
+        return "PocketQwen" if self.name == POCKET else self.name.rstrip("/").rsplit("/", 1)[-1]
+
+
+def old_words(info: ModelInfo) -> tuple[str, ...]:
+    """The words of the base model's own identity; empty for a family not known here."""
+    if info.name == POCKET or "pocket" in info.folder.name.lower():
+        return ("PocketQwen", "Pocket Lab")
+    return _OLD_WORDS.get(next((key for key in _OLD_WORDS if info.family.startswith(key)), ""), ())
+
+
+def locate(name: str) -> Path:
+    """The folder of `name`: the pocket model, a local folder, or a hub model that is already on this disk.
+
+    Raises ModelError if it is not here, saying how to get it.
+    """
+    name = name.strip()
+    if name == POCKET:
+        return POCKET_FOLDER
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if name in cached_models():
+        return cached_models()[name]
+    raise ModelError(
+        Text(
+            zh=f"没有找到模型 {name}:它不是本机文件夹,也不在本机的模型缓存里。请检查路径,或下载后填写文件夹路径"
+            f"(huggingface-cli download {name});没有模型也可以用内置的 pocket。",
+            en=f"Model {name} was not found: it is no folder here and not in this machine's model cache. Check the path, "
+            f"or download it (hf download {name}) and give its folder. The embedded “pocket” always works.",
+        )
+    )
+
+
+def inspect(name: str) -> ModelInfo:
+    """Check that every file of the model is there, and read its shape. Raises ModelError naming the file."""
+    folder = locate(name)
+    config = _read_config(folder)
+    text = cast("dict[str, object]", config.get("text_config", config))
+    weight_bytes = _check_weights(folder)
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise _incomplete(folder, "tokenizer.json")
+
+    def size(key: str, fallback: int = 0) -> int:
+        value = text.get(key)
+        return value if isinstance(value, int) else fallback
+
+    heads = size("num_attention_heads", 1)
+    hidden = size("hidden_size")
+    if not (hidden and size("num_hidden_layers") and size("vocab_size")):
+        raise ModelError(
+            Text(
+                zh=f"{folder / 'config.json'} 描述的不是对话语言模型。请换一个模型文件夹。",
+                en=f"{folder / 'config.json'} does not describe a language model for chat. Choose another folder.",
+            )
+        )
+    return ModelInfo(
+        name=name.strip(),
+        folder=folder,
+        family=str(text.get("model_type", "")),
+        hidden_size=hidden,
+        intermediate_size=size("intermediate_size", 4 * hidden),
+        layers=size("num_hidden_layers"),
+        heads=heads,
+        kv_heads=size("num_key_value_heads", heads),
+        head_dim=size("head_dim", hidden // heads),
+        vocab_size=size("vocab_size"),
+        tied_embeddings=text.get("tie_word_embeddings") is True,
+        weight_bytes=weight_bytes,
+    )
+
+
+def cached_models() -> dict[str, Path]:
+    """Hub id -> snapshot folder, for each complete chat model in the local Hugging Face and ModelScope caches."""
+    found: dict[str, Path] = {}
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    for folder in sorted(hub.glob("models--*--*")):
+        for snapshot in sorted((folder / "snapshots").glob("*"), key=lambda path: path.stat().st_mtime, reverse=True):
+            if _is_chat_model(snapshot):
+                found.setdefault(folder.name.removeprefix("models--").replace("--", "/", 1), snapshot)
+    scope = Path(os.environ.get("MODELSCOPE_CACHE", Path.home() / ".cache" / "modelscope" / "hub"))
+    for root in (scope, scope / "models"):
+        for snapshot in sorted(root.glob("*/*")):
+            if _is_chat_model(snapshot):
+                found.setdefault(f"{snapshot.parent.name}/{snapshot.name.replace('___', '.')}", snapshot)
+    return found
+
+
+def default_model(device: Device) -> str:
+    """The recommended 7B where a card of 9 GB or more and the model are here, else the embedded pocket model."""
+    if device.kind == "cuda" and device.memory_total >= 9 * GB and RECOMMENDED in cached_models():
+        return RECOMMENDED
+    return POCKET
+
+
+def _is_chat_model(folder: Path) -> bool:
+    try:
+        config = _read_config(folder)
+        _check_weights(folder)
+    except (ModelError, OSError):
+        return False
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise _incomplete(folder, "config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError(
+            Text(
+                zh=f"{path} 不是有效的 JSON。请重新下载这个模型。",
+                en=f"{path} is not valid JSON. Download the model again.",
+            )
+        )
+    return config
+
+
+def _check_weights(folder: Path) -> int:
+    """Total bytes of the safetensors files, each of them complete by its own header."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise _incomplete(folder, index.name) from None
+    else:
+        shards = ["model.safetensors"]
+        if not (folder / shards[0]).is_file() and any(folder.glob("*.bin")):
+            raise ModelError(
+                Text(
+                    zh=f"{folder} 里只有 .bin(pickle)权重,出于安全不加载。请下载 safetensors 版本。",
+                    en=f"{folder} holds only .bin (pickle) weights, which are not loaded for safety. Get the safetensors.",
+                )
+            )
+    total = 0
+    for shard in shards:
+        path = folder / str(shard)
+        if path.parent.resolve() != folder.resolve() or not path.is_file():
+            raise _incomplete(folder, str(shard))
+        if path.stat().st_size != _expected_size(path):
+            raise ModelError(
+                Text(
+                    zh=f"{path} 不完整(下载中断?)。请删除它并重新下载。",
+                    en=f"{path} is incomplete (an interrupted download?). Delete it and download it again.",
+                )
+            )
+        total += path.stat().st_size
+    return total
+
+
+def _expected_size(path: Path) -> int:
+    """Length in bytes that a safetensors file declares in its header; -1 if the header is not readable."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        if len(head) < 8:
+            return -1
+        (length,) = struct.unpack("<Q", head)
+        if length > min(path.stat().st_size, 100_000_000):
+            return -1
+        try:
+            header = json.loads(file.read(length))
+            ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError):
+            return -1
+    return 8 + int(length) + max(ends, default=0)
+
+
+def _incomplete(folder: Path, file: str) -> ModelError:
+    return ModelError(
+        Text(
+            zh=f"模型文件夹 {folder} 缺少或损坏了 {file}。请重新下载,或换一个文件夹。",
+            en=f"Model folder {folder} lacks {file}, or it is damaged. Download it again or choose another folder.",
+        )
+    )
