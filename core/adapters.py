@@ -1,0 +1,151 @@
+"""Adapters as folders: a plain PEFT folder plus onecard.json (training system prompt, identity words).
+
+Checks a folder before any of it reaches the model: safetensors only, shapes that fit, finite values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core import storage
+from core.errors import ModelError
+from core.models import ModelInfo
+from core.text import Text
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig
+
+WEIGHTS = "adapter_model.safetensors"
+CARD = "onecard.json"
+_MAX_RANK = 1024
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on disk. `new_words` show its identity in an answer, `old_words` the base's."""
+
+    name: str
+    folder: Path
+    base_model: str
+    rank: int
+    system: str
+    new_words: tuple[str, ...] = ()
+    old_words: tuple[str, ...] = ()
+
+
+def save(folder: Path, tensors: Mapping[str, torch.Tensor], config: LoraConfig, card: Mapping[str, object]) -> None:
+    """Write an adapter folder in one step: PEFT's config and weights (float32, host), and our card beside them."""
+    from safetensors.torch import save_file
+
+    with storage.staged_folder(folder) as staged:
+        host = {key: tensor.detach().to("cpu").contiguous() for key, tensor in tensors.items()}
+        save_file(host, staged / WEIGHTS, metadata={"format": "pt"})
+        config.save_pretrained(str(staged))
+        storage.write_json(staged / CARD, dict(card))
+
+
+def read(folder: Path, name: str = "") -> Adapter:
+    """Describe the adapter in `folder`. Raises ModelError if it is none, is a pickle, or is out of bounds."""
+    config_path = folder / "adapter_config.json"
+    if not config_path.is_file():
+        raise ModelError(
+            Text(
+                zh=f"{folder} 不是适配器文件夹(没有 adapter_config.json)。",
+                en=f"{folder} is no adapter folder (it has no adapter_config.json).",
+            )
+        )
+    if not (folder / WEIGHTS).is_file():
+        pickled = any(folder.glob("adapter_model.*"))
+        raise ModelError(
+            Text(
+                zh=f"{folder} 里{'只有 pickle 格式的权重,出于安全不加载' if pickled else f'缺少 {WEIGHTS}'}。请换成 safetensors。",
+                en=f"{folder} {'holds pickled weights, which are not loaded for safety' if pickled else f'lacks {WEIGHTS}'}. "
+                "Save it as safetensors.",
+            )
+        )
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        rank = config["r"]
+        if config.get("peft_type") != "LORA" or type(rank) is not int or not 0 < rank <= _MAX_RANK:
+            raise ValueError
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ModelError(
+            Text(
+                zh=f"{config_path} 不是可用的 LoRA 配置(秩应在 1 到 {_MAX_RANK})。",
+                en=f"{config_path} is no usable LoRA configuration (rank must be 1 to {_MAX_RANK}).",
+            )
+        ) from None
+    card = _card(folder)
+    return Adapter(
+        name=name or folder.name,
+        folder=folder,
+        base_model=str(config.get("base_model_name_or_path") or ""),
+        rank=rank,
+        system=str(card.get("system", "")),
+        new_words=_words(card.get("new_words")),
+        old_words=_words(card.get("old_words")),
+    )
+
+
+def check_tensors(
+    adapter: Adapter, expected: Mapping[str, tuple[int, ...]], info: ModelInfo
+) -> dict[str, torch.Tensor]:
+    """Load the weights on the host and hold every one against the shapes the model expects.
+
+    `expected`: PEFT's key -> shape. Raises ModelError naming the first tensor that is missing, foreign, of another
+    shape, or not finite.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(str(adapter.folder / WEIGHTS), device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            Text(
+                zh=f"{adapter.folder / WEIGHTS} 已损坏,无法读取。请重新导出或下载这个适配器。",
+                en=f"{adapter.folder / WEIGHTS} is damaged and cannot be read. Export or download the adapter again.",
+            )
+        ) from error
+    missing = sorted(expected.keys() - tensors.keys())
+    foreign = sorted(tensors.keys() - expected.keys())
+    wrong = [k for k in expected.keys() & tensors.keys() if tuple(tensors[k].shape) != expected[k]]
+    if missing or foreign or wrong:
+        first = (missing or foreign or wrong)[0]
+        raise ModelError(
+            Text(
+                zh=f"适配器 {adapter.name} 是为 {adapter.base_model or '别的模型'} 训练的,与 {info.label} 不符:"
+                f"缺 {len(missing)} 个、多 {len(foreign)} 个、形状不同 {len(wrong)} 个张量(例如 {first})。",
+                en=f"Adapter {adapter.name} was made for {adapter.base_model or 'another model'} and does not fit "
+                f"{info.label}: {len(missing)} tensors missing, {len(foreign)} foreign, {len(wrong)} of another shape "
+                f"(first: {first}).",
+            )
+        )
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(
+                Text(
+                    zh=f"适配器 {adapter.name} 的 {key} 含有 NaN 或无穷大,会让回答变成乱码,因此不加载。请重新训练。",
+                    en=f"{key} of adapter {adapter.name} holds NaN or infinite values and would give garbage; it is not "
+                    "loaded. Train it again.",
+                )
+            )
+    return tensors
+
+
+def _card(folder: Path) -> dict[str, object]:
+    try:
+        card = storage.read_json(folder / CARD)
+    except (OSError, ValueError):
+        return {}  # a folder made by another tool has none
+    return card if isinstance(card, dict) else {}
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(str(word) for word in value) if isinstance(value, list) else ()

@@ -1,0 +1,233 @@
+"""The plain backend: transformers and PEFT as they are, with autograd. The reference; never clever.
+
+It owns no turn and no policy: the engine calls it inside a turn and states adapter and mode each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from core.batch import PackedBatch
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+BASE = "__base__"  # PEFT's name for "no adapter" in a mixed batch
+
+
+class PlainBackend:
+    """One resident model. `model` is the transformers model, in which PEFT has put its layers once one is attached."""
+
+    def __init__(self, model: PreTrainedModel, device: torch.device, autocast: torch.dtype | None) -> None:
+        self.model = model
+        self.device = device
+        self._autocast = autocast
+        self._peft: PeftModel | None = None
+        self._routing: list[str] | None = None
+        self._hooked: set[int] = set()
+        self._stated: tuple[str, bool] | None = None  # (adapter, recompute) of the last training pass, None in eval
+        self._recomputing = False
+        self._settle()
+
+    # -- adapters --
+
+    def add_adapter(self, name: str, config: LoraConfig, seed: int) -> None:
+        """Put a new adapter (B = 0, hence no effect yet) into the model. Raises ValueError for unknown target layers.
+
+        `seed` decides A; the global random state is left as it was, so that a run in progress does not notice.
+        """
+        from peft import PeftModel
+
+        cards = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cards):
+            torch.manual_seed(seed)
+            if self._peft is None:
+                self._peft = PeftModel(self.model, config, adapter_name=name)
+            else:
+                try:
+                    self._peft.add_adapter(name, config)
+                except BaseException:
+                    self._peft.peft_config.pop(name, None)
+                    raise
+        self._settle()
+        self._hook_layers()
+
+    def delete_adapter(self, name: str) -> None:
+        """Take an adapter out; the last one takes PEFT's layers with it, so the model is exactly the base again."""
+        if self._peft is None:
+            return
+        if list(self._peft.peft_config) == [name]:
+            self._peft.unload()
+            if hasattr(self.model, "peft_config"):
+                del self.model.peft_config
+            self._peft = None
+            self._hooked.clear()
+        else:
+            self._peft.delete_adapter(name)
+        self._settle()
+
+    def adapter_state(self, name: str) -> tuple[dict[str, torch.Tensor], LoraConfig]:
+        """An adapter's tensors under PEFT's own keys, and its configuration."""
+        from peft import get_peft_model_state_dict
+
+        peft = self._require_peft()
+        tensors = get_peft_model_state_dict(peft, adapter_name=name)
+        return dict(tensors), peft.peft_config[name]
+
+    def load_adapter_state(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Fill an adapter with tensors that were checked against `adapter_state` before."""
+        from peft import set_peft_model_state_dict
+
+        outcome = set_peft_model_state_dict(self._require_peft(), dict(tensors), adapter_name=name)
+        assert not outcome.unexpected_keys, outcome.unexpected_keys
+
+    def adapter_parameters(self, name: str) -> list[torch.nn.Parameter]:
+        """An adapter's trainable tensors, in the model's order."""
+        mark = f".{name}."
+        return [p for key, p in self.model.named_parameters() if mark in key and "lora_" in key]
+
+    # -- training --
+
+    def loss_and_grads(
+        self, batch: PackedBatch, adapter: str, answer_tokens: int, recompute: bool, scale: float = 1.0
+    ) -> torch.Tensor:
+        """Add the gradient of (sum of token losses) / answer_tokens to `adapter`'s parameters; the loss part, float32 ().
+
+        `answer_tokens` is the whole optimizer step's count, so that parts add up to the step. `scale` multiplies the
+        gradient only (float16 needs it).
+        """
+        self._train_mode(adapter, recompute)
+        loss = self._loss(batch) / answer_tokens
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    @torch.no_grad()
+    def loss(self, batch: PackedBatch, adapter: str | None) -> torch.Tensor:
+        """Sum of token losses over the batch, float32 (), without dropout and gradient."""
+        with self._answer_mode([adapter]):
+            return self._loss(batch)
+
+    def _loss(self, batch: PackedBatch) -> torch.Tensor:
+        with self._precision():
+            # The head runs only on positions in the loss: over a 152k vocabulary it is most of the memory otherwise.
+            logits = self.model(
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                use_cache=False,
+                logits_to_keep=batch.predict,
+            ).logits[0]
+        exact = logits if logits.dtype == torch.float64 else logits.float()
+        return torch.nn.functional.cross_entropy(exact, batch.targets, reduction="sum")
+
+    # -- answering --
+
+    @torch.inference_mode()
+    def prefill(
+        self, ids: Sequence[Sequence[int]], routing: Sequence[str | None], pad_id: int
+    ) -> tuple[torch.Tensor, Any]:
+        """Read several prompts, left-padded to the longest. Logits float32 (B, V) of each next token, and the cache."""
+        from transformers import DynamicCache
+
+        longest = max(len(row) for row in ids)
+        tokens = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in ids], device=self.device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=self.device)
+        cache = (DynamicCache(config=self.model.config), mask)
+        return self._forward(tokens, routing, cache)
+
+    @torch.inference_mode()
+    def decode(self, tokens: torch.Tensor, routing: Sequence[str | None], cache: Any) -> tuple[torch.Tensor, Any]:
+        """One more token a row, int64 (B,). Logits float32 (B, V), and the grown cache."""
+        past, mask = cache
+        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+        return self._forward(tokens[:, None], routing, (past, mask))
+
+    def _forward(self, tokens: torch.Tensor, routing: Sequence[str | None], cache: Any) -> tuple[torch.Tensor, Any]:
+        past, mask = cache
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        with self._answer_mode(routing), self._precision():
+            logits = self.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=past,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+        return logits.float(), (past, mask)
+
+    # -- stating what a call needs --
+
+    def _train_mode(self, adapter: str, recompute: bool) -> None:
+        """State what a training pass needs, if it is not as stated last: mode, active adapter, what takes gradients."""
+        if self._stated == (adapter, recompute):
+            return
+        self._require_peft().set_adapter(adapter)
+        for key, parameter in self.model.named_parameters():
+            parameter.requires_grad_("lora_" in key and f".{adapter}." in key)
+        self.model.train()
+        if recompute != self._recomputing:
+            _set_recompute(self.model, recompute)
+        self._recomputing = recompute
+        self._stated = (adapter, recompute)
+
+    @contextlib.contextmanager
+    def _answer_mode(self, routing: Sequence[str | None]) -> Iterator[None]:
+        """State what a pass without gradients needs: eval mode, and each row's adapter.
+
+        Rows are routed one by one and the active adapter is never touched: PEFT's set_adapter and disable_adapter flip
+        requires_grad for everybody, which silently froze a run (weights off by 0.14, no error).
+        """
+        if self._stated is not None:
+            self.model.eval()
+            self._stated = None
+        self._routing = [name or BASE for name in routing] if self._peft is not None else None
+        try:
+            yield
+        finally:
+            self._routing = None
+
+    def _hook_layers(self) -> None:
+        from peft.tuners.lora import LoraLayer
+
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer) and id(module) not in self._hooked:
+                # A permanent hook that reads a per-call value. PEFT's own per-call hooks leak on any exception inside
+                # the forward (28 left behind, every later call failed).
+                cast(torch.nn.Module, module).register_forward_pre_hook(self._route, with_kwargs=True)
+                self._hooked.add(id(module))
+
+    def _route(
+        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._routing is None:
+            return None
+        return args, {**kwargs, "adapter_names": self._routing}
+
+    def _precision(self) -> torch.autocast:
+        enabled = self._autocast is not None
+        return torch.autocast(self.device.type, dtype=self._autocast or torch.bfloat16, enabled=enabled)
+
+    def _settle(self) -> None:
+        """After PEFT changed layers: eval mode, no gradients, and the next training pass states its needs anew."""
+        self.model.eval()
+        self.model.requires_grad_(False)
+        self._stated = None
+
+    def _require_peft(self) -> PeftModel:
+        assert self._peft is not None, "no adapter is attached"
+        return self._peft
+
+
+def _set_recompute(model: PreTrainedModel, on: bool) -> None:
+    """Switch layer recomputation; transformers renamed the methods after 5.17."""
+    new = hasattr(model, "activation_checkpointing_enable")
+    word = "activation_checkpointing" if new else "gradient_checkpointing"
+    if on:
+        getattr(model, f"{word}_enable")(**{f"{word}_kwargs": {"use_reentrant": False}})
+    else:
+        getattr(model, f"{word}_disable")()
