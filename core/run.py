@@ -1,0 +1,142 @@
+"""A run as a folder: frozen settings and rows, an append-only list of events, and what follows from them.
+
+Nothing here is stored twice: status, progress and scores are derived from the events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from core import config as settings
+from core import dataset, storage
+from core.config import TrainConfig
+from core.dataset import Row
+from core.errors import BusyError, DatasetError
+from core.text import Text
+
+Event = dict[str, object]
+Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
+_ENDINGS: tuple[Status, ...] = ("finished", "stopped", "failed")
+
+
+class Run:
+    """One training run. `events` only grows; readers keep their own cursor into it."""
+
+    def __init__(self, folder: Path, config: TrainConfig, title: str, dataset_name: str, created: float) -> None:
+        self.id = folder.name
+        self.folder = folder
+        self.config = config
+        self.title = title
+        self.dataset = dataset_name
+        self.created = created
+        self.events: list[Event] = []
+        self.live = False  # whether this process is training it now
+        self._write = threading.Lock()
+
+    @classmethod
+    def create(cls, folder: Path, config: TrainConfig, rows: Sequence[Row], title: str, dataset_name: str) -> Run:
+        """A new run in `folder`, with its settings and rows frozen on disk. Raises BusyError if one is there already."""
+        if (folder / "config.json").exists():
+            raise BusyError(
+                Text(
+                    zh=f"{folder} 里已经有一次训练记录。请换一个输出文件夹,或先移走它。",
+                    en=f"{folder} already holds a run. Choose another output folder, or move that one away.",
+                )
+            )
+        run = cls(folder, config, title or dataset_name, dataset_name, time.time())
+        record = {"title": run.title, "dataset": dataset_name, "created": run.created, "settings": config.as_dict()}
+        lines = (json.dumps(dataset.to_json(row), ensure_ascii=False) for row in rows)
+        storage.write_text(folder / "dataset.jsonl", "".join(f"{line}\n" for line in lines))
+        storage.write_json(folder / "config.json", record)
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """A run from its folder. Raises DatasetError if the folder does not hold one."""
+        try:
+            record = storage.read_json(folder / "config.json")
+            assert isinstance(record, dict)
+            known = {key: value for key, value in record["settings"].items() if key in settings.names()}
+            run = cls(
+                folder, settings.build(known), str(record["title"]), str(record["dataset"]), float(record["created"])
+            )
+            run.events = [
+                event for event in storage.read_json_lines(folder / "events.jsonl") if isinstance(event, dict)
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+            raise DatasetError(
+                Text(zh=f"{folder} 不是完整的训练记录。", en=f"{folder} is not a complete run folder.")
+            ) from error
+        return run
+
+    def append(self, kind: str, **fields: object) -> Event:
+        """Add an event to memory and, as one flushed line, to events.jsonl."""
+        event: Event = {"type": kind, "time": time.time(), **fields}
+        line = json.dumps(event, ensure_ascii=False, allow_nan=False)
+        with self._write, (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+            file.flush()
+            if kind not in ("step", "probed"):
+                os.fsync(file.fileno())
+            self.events.append(event)
+        return event
+
+    @property
+    def rows(self) -> list[Row]:
+        """The frozen rows this run trains on."""
+        return [dataset.from_json(v, i) for i, v in enumerate(storage.read_json_lines(self.folder / "dataset.jsonl"))]
+
+    @property
+    def status(self) -> Status:
+        """Derived from the last event; a run that neither ended nor is live was interrupted."""
+        last = self.events[-1]["type"] if self.events else None
+        for ending in _ENDINGS:
+            if last == ending:
+                return ending
+        if self.live:
+            return "running"
+        return "interrupted" if self.events else "new"
+
+    def last(self, kind: str) -> Event | None:
+        """The newest event of a kind."""
+        return next((event for event in reversed(self.events) if event["type"] == kind), None)
+
+    def first(self, kind: str) -> Event | None:
+        """The oldest event of a kind."""
+        return next((event for event in self.events if event["type"] == kind), None)
+
+    @property
+    def step(self) -> int:
+        """The last optimizer step done."""
+        event = self.last("step")
+        return int(str(event["step"])) if event else 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps planned; 0 before the start."""
+        event = self.first("started")
+        return int(str(event["steps"])) if event else 0
+
+    @property
+    def adapter(self) -> Path | None:
+        """The trained adapter's folder, once it is on disk."""
+        folder = self.folder / "adapter"
+        return folder if (folder / "adapter_config.json").is_file() else None
+
+    @property
+    def hits(self) -> tuple[int, int] | None:
+        """(answers that show the new identity, identity questions asked) at the last probing."""
+        event = self.last("probed")
+        return (int(str(event["hits"])), int(str(event["total"]))) if event and event.get("total") else None
+
+
+def new_folder(runs: Path, title: str) -> Path:
+    """A free folder name under `runs`, by time and title."""
+    stamp = time.strftime("%Y-%m-%d-%H%M")
+    return runs / storage.unused(runs, f"{stamp}-{storage.slug(title, 'run')}")
