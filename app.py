@@ -1,0 +1,45 @@
+"""The one entry: `python app.py` opens the page; `python app.py train|chat ...` works without it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from core import __version__, cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    root = argparse.ArgumentParser(
+        prog="app.py", description="OneCard: give a language model a new identity on one GPU."
+    )
+    root.add_argument("--version", action="version", version=f"OneCard {__version__}")
+    root.add_argument("--home", type=Path, default=Path.home() / ".onecard", help="where datasets and runs are kept")
+    root.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    root.add_argument("--port", type=int, default=7860)
+    root.add_argument("--open", action=argparse.BooleanOptionalAction, default=True, help="open the page in a browser")
+    cli.add_commands(root.add_subparsers(title="without the page", metavar="{train,chat}"))
+    return root
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns the exit status."""
+    parsed = parser().parse_args(arguments)
+    if hasattr(parsed, "command"):
+        return cli.run(parsed)
+    return cli.guarded(lambda: _open_page(parsed))
+
+
+def _open_page(parsed: argparse.Namespace) -> int:
+    # Imported here: gradio takes seconds, and the other commands do without it.
+    from ui.server import serve
+
+    from core.workspace import Workspace
+
+    serve(Workspace(parsed.home), host=parsed.host, port=parsed.port, open_browser=parsed.open)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,351 @@
+"""One home folder and what may be done in it: datasets, runs, answers, and who may start what.
+
+The page, the command line and a program all come through here. Holds no model itself: that is the engine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from core import __version__, adapters, dataset, mix, models, presets, storage, train
+from core.config import TrainConfig
+from core.dataset import Dataset, Identity, Row
+from core.device import memory_used
+from core.engine import Engine
+from core.errors import BusyError, DatasetError, ModelError
+from core.generate import Column, Reply, Sampling, stream
+from core.job import Job, busy
+from core.models import POCKET, ModelInfo
+from core.presets import Preset
+from core.preview import Preview, Previews, check_rows
+from core.run import Run, new_folder
+from core.starter import starter_sets
+from core.text import Text
+
+
+@dataclass(frozen=True)
+class Status:
+    """The top bar's facts. Memory in bytes, of the card or of this process and machine."""
+
+    version: str
+    model: str
+    model_state: str
+    device: str
+    memory_used: int
+    memory_total: int
+    state: Literal["idle", "loading", "training", "stopping"]
+    run_id: str | None
+    step: int
+    steps: int
+    loading: Text | None = None
+
+
+@dataclass(frozen=True)
+class AdapterChoice:
+    """An adapter that can be talked to. `id` is the run's id; `system` its training prompt."""
+
+    id: str
+    label: str
+    run: Run
+    base_model: str
+    system: str
+
+
+class Workspace:
+    """Everything in one home folder."""
+
+    def __init__(self, home: Path, engine: Engine | None = None) -> None:
+        self.home = home.expanduser().resolve()
+        self.engine = engine or Engine()
+        self._datasets, self._runs_folder = self.home / "datasets", self.home / "runs"
+        self._job = Job(self._train, self._after_failure)
+        self._runs: dict[str, Run] = {}
+        self._previews = Previews()
+        self._guard = threading.RLock()
+        self._loading: Text | None = None
+        self._model: str | None = None
+        self._datasets.mkdir(parents=True, exist_ok=True)
+        self._runs_folder.mkdir(parents=True, exist_ok=True)
+        if not self.datasets():
+            for starter in starter_sets():
+                self.save(starter)
+
+    # -- datasets --
+
+    def datasets(self) -> list[str]:
+        """Names of the saved datasets, newest edit first."""
+        return dataset.names(self._datasets)
+
+    def dataset(self, name: str) -> Dataset:
+        """A saved dataset. Raises DatasetError."""
+        return dataset.load(self._datasets, self._known(name))
+
+    def save(self, edited: Dataset) -> None:
+        """Write a dataset; the old one stays if that fails."""
+        dataset.save(self._datasets, replace(edited, name=storage.slug(edited.name)))
+
+    def create(self, name: str, rows: Sequence[Row] = (), identity: Identity | None = None) -> Dataset:
+        """A new dataset under a free name like `name`."""
+        with self._guard:
+            free = storage.unused(self._datasets, storage.slug(name), ".jsonl")
+            made = Dataset(free, tuple(rows), identity or Identity())
+            self.save(made)
+        return made
+
+    def rename(self, name: str, new: str) -> Dataset:
+        """Give a dataset another name. Raises DatasetError if that is taken."""
+        with self._guard:
+            old = self.dataset(name)
+            slug = storage.slug(new)
+            if slug == old.name:
+                return old
+            if slug in self.datasets():
+                raise DatasetError(
+                    Text(zh=f"已经有名为“{slug}”的数据集。", en=f"There is a dataset named “{slug}” already.")
+                )
+            renamed = replace(old, name=slug)
+            self.save(renamed)
+            self.delete(name)
+        return renamed
+
+    def delete(self, name: str) -> None:
+        """Remove a dataset; runs keep their own copy of the rows. The starter sets come back when none is left."""
+        known = self._known(name)
+        for suffix in (".jsonl", ".meta.json"):
+            (self._datasets / f"{known}{suffix}").unlink(missing_ok=True)
+        if not self.datasets():
+            for starter in starter_sets():
+                self.save(starter)
+
+    def _known(self, name: str) -> str:
+        # Only names that were listed ever become paths.
+        if name not in self.datasets():
+            raise DatasetError(Text(zh=f"没有名为“{name}”的数据集。", en=f"There is no dataset named “{name}”."))
+        return name
+
+    # -- models and presets --
+
+    def models(self) -> list[str]:
+        """Models to choose from: the default first, then the pocket model and what the local caches hold."""
+        return list(dict.fromkeys([self.model, self.default_model, POCKET, *models.cached_models()]))
+
+    @cached_property
+    def default_model(self) -> str:
+        """The model for this machine."""
+        return models.default_model(self.engine.device)
+
+    @property
+    def model(self) -> str:
+        """The chosen base model."""
+        return self._model or self.default_model
+
+    def select_model(self, name: str) -> ModelInfo:
+        """Choose the base model; it is loaded on first use. Raises ModelError, or BusyError while training another."""
+        info = models.inspect(name)
+        active = self.active
+        if active is not None and active.config.model != info.name:
+            raise BusyError(busy(active))
+        self._model = info.name
+        return info
+
+    def presets(self) -> list[Preset]:
+        """The shipped presets and the user's."""
+        return presets.load_presets(self.home / "presets")
+
+    @property
+    def default_preset(self) -> Preset:
+        """The preset for this machine and the chosen model."""
+        return presets.default_preset(self.engine.device, self.model, self.presets())
+
+    # -- before the start --
+
+    def preview(self, name: str, config: TrainConfig) -> Preview:
+        """What a start with this dataset and these settings would do. Starts nothing, loads no weights."""
+        table = self.dataset(name)
+        return self._previews.preview(table, self._rows(table, config), config, self.engine, self.runs())
+
+    def _rows(self, table: Dataset, config: TrainConfig) -> list[Row]:
+        """The resolved rows of the table and of what is mixed in."""
+        mixed = mix.draw(config.mix, config.seed, lambda source: self.dataset(source).resolved())
+        return [*table.resolved(), *mixed]
+
+    # -- training --
+
+    @property
+    def active(self) -> Run | None:
+        """The run in progress."""
+        return self._job.active
+
+    def start(self, name: str, config: TrainConfig, title: str = "") -> Run:
+        """Freeze rows and settings into a new run and train it in the background.
+
+        Raises BusyError, DatasetError, ConfigError, ModelError or WontFitError before anything is written.
+        """
+        return self._job.start(lambda: self._make_run(name, config, title))
+
+    def _make_run(self, name: str, config: TrainConfig, title: str) -> Run:
+        table = self.dataset(name)
+        card = table.identity
+        if not config.model_name and not config.model_author:
+            config = replace(
+                config, model_name=_pair(card.name_zh, card.name_en), model_author=_pair(card.author_zh, card.author_en)
+            )
+        check_rows(table, config, self._previews.encoder(models.inspect(config.model), self.engine))
+        run = Run.create(
+            new_folder(self._runs_folder, title or name), config, self._rows(table, config), title or name, name
+        )
+        self._model = config.model
+        with self._guard:
+            self._runs[run.id] = run
+        return run
+
+    def _train(self, run: Run, stop: threading.Event) -> None:
+        self._loading = None
+        try:
+            train.train(self.engine, run, stop, self._show_loading)
+        finally:
+            self._loading = None
+
+    def _after_failure(self) -> None:
+        if self.engine.device.kind == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _show_loading(self, what: str, done: int, total: int) -> None:
+        size = f"{total / 1e9:.2f} GB"
+        self._loading = None if done >= total else Text(zh=f"正在载入 {what}({size})", en=f"Loading {what} ({size})")
+
+    def stop(self) -> None:
+        """End the run after its current step; its adapter is saved."""
+        self._job.stop()
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop training and wait for the save; whether the thread has ended."""
+        self._job.stop()
+        return self._job.join(timeout)
+
+    # -- runs --
+
+    def runs(self) -> list[Run]:
+        """Every run, newest first; folders that hold no complete run are left out."""
+        with self._guard:
+            present = {
+                path.name for path in self._runs_folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+            }
+            for gone in self._runs.keys() - present:
+                del self._runs[gone]
+            for name in present - self._runs.keys():
+                with contextlib.suppress(DatasetError):
+                    self._runs[name] = Run.open(self._runs_folder / name)
+            return sorted(self._runs.values(), key=lambda run: (run.created, run.id), reverse=True)
+
+    def run(self, run_id: str) -> Run:
+        """The run with this id. Raises DatasetError."""
+        for run in self.runs():
+            if run.id == run_id:
+                return run
+        raise DatasetError(Text(zh=f"没有编号为 {run_id} 的训练。", en=f"There is no run {run_id}."))
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run's folder and take its adapter out of the model. Raises BusyError while it trains."""
+        run = self.run(run_id)
+        if run.live:
+            raise BusyError(busy(run))
+        self.engine.detach(run.id)
+        with self._guard:
+            shutil.rmtree(run.folder)
+            self._runs.pop(run.id, None)
+
+    # -- answers --
+
+    def adapters(self) -> list[AdapterChoice]:
+        """Adapters made for the chosen base model, newest first; the one in training is among them once it exists."""
+        choices = []
+        for run in self.runs():
+            if run.config.model != self.model or not (run.adapter or run.id in self.engine.attached):
+                continue
+            label = f"{run.title} · {run.step}" + (" …" if run.live else "")
+            choices.append(AdapterChoice(run.id, label, run, run.config.model, run.config.system))
+        return choices
+
+    def identity_words(self, run_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(words of the new identity, words of the base's own) by which a run's answers are judged."""
+        config = self.run(run_id).config
+        identity = Identity.parse(config.model_name, config.model_author)
+        try:
+            old = models.old_words(models.inspect(config.model))
+        except ModelError:
+            old = ()
+        return identity.words, tuple(word for word in old if word not in identity.words)
+
+    def answer(
+        self, columns: Sequence[Column], sampling: Sampling, stop: threading.Event | None = None
+    ) -> Iterator[list[Reply]]:
+        """Answer all columns in one batched decode, loading the model and attaching adapters as needed."""
+        self._ready([column.adapter for column in columns if column.adapter is not None])
+        yield from stream(self.engine, columns, sampling, stop)
+
+    def _ready(self, wanted: Sequence[str]) -> None:
+        active = self.active
+        if active is None or self.engine.state != "ready":
+            # While a run trains, its base is the one that answers; before that, whatever is chosen is loaded.
+            config = active.config if active is not None else self._answering_config(wanted)
+            try:
+                self.engine.load(config.model, config.quant_method, config.torch_dtype, self._show_loading)
+            finally:
+                self._loading = None
+        for run_id in wanted:
+            if run_id in self.engine.attached:
+                continue
+            run = self.run(run_id)
+            if run.adapter is None:
+                raise ModelError(
+                    Text(zh=f"“{run.title}”还没有保存适配器。", en=f"“{run.title}” has no saved adapter yet.")
+                )
+            self.engine.attach(adapters.read(run.adapter, run.id))
+
+    def _answering_config(self, wanted: Sequence[str]) -> TrainConfig:
+        """Precision to load the base in: the resident one if it fits, else the first adapter's, else the preset's."""
+        resident = self.engine.resident
+        if resident is not None and resident.info.name == self.model:
+            return TrainConfig(model=self.model, quant_method=resident.quant_method, torch_dtype=resident.dtype)
+        if wanted:
+            return self.run(wanted[0]).config
+        return replace(self.default_preset.config, model=self.model)
+
+    # -- the top bar --
+
+    def status(self) -> Status:
+        """What the top bar shows; cheap enough to ask every second."""
+        active, engine = self.active, self.engine
+        loading = engine.state == "loading" or self._loading is not None
+        state: Literal["idle", "loading", "training", "stopping"] = "idle"
+        if active is not None:
+            state = "stopping" if self._job.stopping else ("training" if active.steps else "loading")
+        elif loading:
+            state = "loading"
+        return Status(
+            version=__version__,
+            model=self.model,
+            model_state=engine.state,
+            device=engine.device.name,
+            memory_used=memory_used(engine.device),
+            memory_total=engine.device.memory_total,
+            state=state,
+            run_id=active.id if active else None,
+            step=active.step if active else 0,
+            steps=active.steps if active else 0,
+            loading=self._loading,
+        )
+
+
+def _pair(zh: str, en: str) -> str:
+    return f"{zh}|{en}" if en and en != zh else zh
