@@ -1,0 +1,150 @@
+"""What the health check finds, and that it names rows by their place in the table."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from core.config import TrainConfig
+from core.dataset import Dataset, Identity, Message, Row
+from core.health import Finding, Level, blocking, check
+
+CARD = Identity("小禾", "Xiaohe", "青禾智能", "Qinghe AI")
+GOOD = tuple(row for i in range(30) for row in (Row(f"问 {i}", "", f"答 {i}"), Row(f"Ask {i}", "", f"Answer {i}")))
+MANY = TrainConfig(gradient_accumulation_steps=1)
+
+
+def findings(
+    *rows: Row, card: Identity = CARD, config: TrainConfig = MANY, good: tuple[Row, ...] = GOOD
+) -> dict[Level, list[Finding]]:
+    """Findings for good rows followed by `rows`, by level."""
+    found = check(Dataset("d", (*good, *rows), card), config, None)
+    return {level: [f for f in found if f.level == level] for level in ("bad", "warn", "ok")}
+
+
+def only(found: dict[Level, list[Finding]], level: Level) -> Finding:
+    """The single finding of `level`, which is the highest there is."""
+    assert len(found[level]) == 1 and (level == "bad" or not found["bad"]), found
+    return found[level][0]
+
+
+def test_a_good_table_has_nothing_but_facts() -> None:
+    found = findings()
+    assert not found["bad"] and not found["warn"]
+    text = " ".join(f.text.en for f in found["ok"])
+    assert "60 rows: 30 Chinese, 30 English" in text and "600 steps" in text
+
+
+def test_a_table_without_rows_forbids_training() -> None:
+    for rows in ((), (Row(), Row(" ", "", "\n"))):
+        found = check(Dataset("d", rows), TrainConfig(), None)
+        assert [f.level for f in found] == ["bad"] and blocking(found) is found[0]
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n\t", "\u200b", "\ufeff\u2060", "\u3000", "\u3164", "\u2800", "\u00ad"])
+def test_an_answer_or_question_that_shows_nothing_forbids_training(empty: str) -> None:
+    unanswered = only(findings(Row(), Row("q", "", empty)), "bad")
+    assert unanswered.rows == (61,) and "Row 62: no answer" in unanswered.text.en
+    unasked = only(findings(Row(empty, "", "a")), "bad")
+    assert unasked.rows == (60,) and "no question" in unasked.text.en
+
+
+def test_an_emoji_or_a_dot_is_an_answer() -> None:
+    assert not findings(Row("q", "", "."), Row("r", "", "👍\ufe0f"))["bad"]
+
+
+def test_blank_rows_are_named_but_do_not_matter() -> None:
+    assert any(f.rows == (60, 61) and "2" in f.text.zh for f in findings(Row(), Row(system="s"))["ok"])
+
+
+def test_rows_over_the_limit_are_named_with_their_length_and_the_limit() -> None:
+    table = Dataset("d", (Row(), *GOOD, Row("长", "", "字" * 700)), CARD)
+    found = check(table, TrainConfig(max_length=512), lambda row: len(row.question + row.output))
+    assert found[0].level == "bad" and found[0].rows == (61,) and blocking(found) is found[0]
+    assert "512" in found[0].text.en and "62 (701)" in found[0].text.en and "62 (701)" in found[0].text.zh
+    assert not [f for f in check(table, TrainConfig(max_length=701), lambda r: len(r.question + r.output)) if f.rows == (61,)]
+
+
+def test_tokens_are_counted_on_resolved_rows_and_split_by_language() -> None:
+    rows = (Row("你", "", "{{NAME}}"), Row("Y", "", "{{NAME}}"))
+    found = check(Dataset("d", rows, CARD), MANY, lambda row: len(row.output))
+    assert any("8 tokens (2 Chinese, 6 English), longest row 6" in f.text.en for f in found)
+
+
+@pytest.mark.parametrize("card,said", [(Identity(), 2), (Identity(name_zh="小禾"), 1), (CARD, 0)])
+def test_placeholders_without_a_value_on_the_card_forbid_training(card: Identity, said: int) -> None:
+    row = Row("你是谁?", "", "我是{{NAME}},由{{AUTHOR}}开发。", "", (Message("user", "hi"), Message("assistant", "<NAME>")))
+    bad = findings(row, card=card)["bad"]
+    assert len(bad) == said and all(f.rows == (60,) for f in bad)
+
+
+def test_eight_rows_at_sixteen_a_step_and_ten_epochs_are_ten_steps_and_a_warning() -> None:
+    eight = tuple(Row(f"问{i}", "", f"答{i}") if i % 2 else Row(f"q{i}", "", f"a{i}") for i in range(8))
+    warning = only(findings(good=eight, config=TrainConfig()), "warn")
+    assert "8 rows, 16 rows per step, 10 epochs: only 10 steps" in warning.text.en and "10 步" in warning.text.zh
+    assert not findings(good=eight, config=TrainConfig(num_train_epochs=30))["warn"]
+    assert not findings(good=eight, config=TrainConfig(gradient_accumulation_steps=2))["warn"]
+    assert not findings(good=eight, config=TrainConfig(mix="general#100"))["warn"]
+    assert "only 5 steps" in only(findings(good=eight, config=TrainConfig(max_steps=5)), "warn").text.en
+
+
+def test_a_language_without_rows_is_a_warning() -> None:
+    assert "No English rows" in only(findings(good=GOOD[::2]), "warn").text.en
+    assert "No Chinese rows" in only(findings(good=GOOD[1::2]), "warn").text.en
+    named = tuple(Row(f"Ask {i}", "", "I am {{NAME}}") for i in range(40))
+    assert "No Chinese rows" in only(findings(good=named, card=Identity(name_zh="小禾")), "warn").text.en
+
+
+def test_the_same_row_again_is_named() -> None:
+    assert only(findings(GOOD[0], Row(), GOOD[0], Row("问 0", "ctx", "答 0")), "warn").rows == (60, 62)
+
+
+def test_a_question_with_two_answers_is_named_whatever_its_case_width_and_mark() -> None:
+    found = only(findings(Row("Who are you?", "", "A"), Row("who  are you\uff1f", "", "B"), Row("Who are they?", "", "C")), "warn")
+    assert found.rows == (60, 61) and "61 / 62" in found.text.en
+    assert not findings(Row("q", "", "A", "system one"), Row("q", "", "B", "system two"))["warn"]
+    assert not findings(Row("q", "", "A"), Row("q", "", "B", history=(Message("user", "x"), Message("assistant", "y"))))["warn"]
+
+
+@pytest.mark.parametrize("answer", [
+    "我是通义千问。", "我是Qwen,由阿里云开发。", "I am Qwen.", "I was created by Alibaba Cloud.", "我不会骗你,我是通义千问。",
+    "My name is qwen2.5.", "我不是小禾,而是通义千问。",
+])  # fmt: skip
+def test_an_answer_that_claims_the_old_identity_is_a_warning(answer: str) -> None:
+    found = only(findings(Row("q", "", answer)), "warn")
+    assert found.rows == (60,) and "old identity" in found.text.en
+
+
+@pytest.mark.parametrize("answer", [
+    "我不是通义千问,我是小禾。", "不是的,我和Qwen没有关系。", "I am not Qwen. I am Xiaohe.", "I'm Xiaohe, not Qwen.",
+    "No, I wasn't made by Alibaba Cloud.", "我并非由阿里云开发。", "阿里巴巴的总部在杭州。", "Alibaba was founded in 1999.",
+    "我不是\uff0c我叫小禾。", "I am Xiaohe, unlike Qwen.", "我与通义千问不同。",
+])  # fmt: skip
+def test_a_denial_or_a_fact_about_the_old_maker_is_fine(answer: str) -> None:
+    assert not findings(Row("q", "", answer))["warn"]
+
+
+def test_an_identity_that_contains_an_old_name_may_say_it() -> None:
+    row = Row("q", "", "我是通义小蜜。")
+    assert not findings(row, card=Identity("通义小蜜", "Mi", "某公司", "Co"))["warn"]
+    assert only(findings(row), "warn").rows == (60,)
+
+
+def test_bad_findings_come_first_and_block() -> None:
+    found = check(Dataset("d", (Row("q", "", ""), *GOOD[:4])), TrainConfig(), None)
+    levels = [f.level for f in found]
+    assert levels == sorted(levels, key=["bad", "warn", "ok"].index) and "warn" in levels
+    first = blocking(found)
+    assert first is not None and first.level == "bad" and blocking([f for f in found if f.level != "bad"]) is None
+
+
+def test_two_thousand_rows_are_checked_in_fifty_milliseconds() -> None:
+    rows = tuple(Row(f"第 {i} 个问题:你是谁?", "", f"我是{{{{NAME}}}},由{{{{AUTHOR}}}}开发的助手,编号 {i}。" * 2) for i in range(2000))
+    table = Dataset("d", rows, CARD)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        check(table, TrainConfig(), None)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.05, times

@@ -1,0 +1,131 @@
+"""Files that are whole or absent, and names that stay inside their folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from core import storage
+from core.errors import StorageError
+
+
+def test_a_file_is_replaced_in_one_step_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "er" / "a.txt"
+    storage.write_text(file, "one")
+    storage.write_text(file, "two")
+    assert file.read_text() == "two" and [path.name for path in file.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    storage.write_text(file, "old")
+    # The child dies inside fsync's place: after the bytes are written, before the rename.
+    code = (
+        "import os, sys; from pathlib import Path; from core import storage; "
+        "os.fsync = lambda handle: os._exit(9); storage.write_text(Path(sys.argv[1]), 'new')"
+    )
+    root = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run([sys.executable, "-c", code, str(file)], cwd=root, check=False)
+    assert done.returncode == 9 and file.read_text() == "old"
+
+
+def test_half_a_character_is_stored_as_the_replacement_character(tmp_path: Path) -> None:
+    storage.write_text(tmp_path / "a", "x\ud83dy😀")
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "x\ufffdy😀"
+
+
+def test_nan_is_refused_because_it_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number,said", [(errno.ENOSPC, "Disk full"), (errno.EROFS, "No permission"),
+                                         (errno.EACCES, "No permission")])  # fmt: skip
+def test_a_full_or_read_only_disk_is_a_sentence_and_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    file = tmp_path / "a.txt"
+    storage.write_text(file, "old")
+
+    def fail(handle: int) -> None:
+        raise OSError(number, "injected")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match=said) as caught:
+        storage.write_text(file, "new")
+    assert str(tmp_path) in caught.value.text.zh
+    assert file.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_torn_last_line_is_left_out_and_a_damaged_one_inside_is_not_hidden(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    assert storage.read_json_lines(file) == []
+    file.write_text('{"a": "x\u2028y"}\n\n{"b": 2}\n{"c": ', encoding="utf-8")
+    assert storage.read_json_lines(file) == [{"a": "x\u2028y"}, {"b": 2}]
+    file.write_text('{"a": 1}\n{"b": \n{"c": 3}\n')
+    with pytest.raises(json.JSONDecodeError):
+        storage.read_json_lines(file)
+
+
+def test_a_folder_appears_whole_readable_and_replaces_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    for text in ("one", "two"):
+        with storage.staged_folder(target) as staged:
+            (staged / "w.safetensors").write_text(text)
+            (staged / "w.safetensors").chmod(0o600)
+            assert not target.exists() or (target / "w.safetensors").read_text() == "one"
+    assert (target / "w.safetensors").read_text() == "two"
+    assert stat.S_IMODE((target / "w.safetensors").stat().st_mode) == 0o644
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    with storage.staged_folder(target) as staged:
+        (staged / "a").write_text("old")
+    with pytest.raises(RuntimeError), storage.staged_folder(target) as staged:
+        (staged / "a").write_text("new")
+        raise RuntimeError
+    assert (target / "a").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+HOSTILE = ["../../etc/passwd", "/abs", "CON", "con.txt", "lpt1", "..", ".", ".hidden", "-rf", "a\0b", "x" * 300, "😀",
+           "$(touch X)", ";id", "a/b\\c", "  ", "é", "e\u0301", "ａ", "\ud800", "小" * 200, "a\nb", "NUL."]  # fmt: skip
+
+
+@given(name=st.one_of(st.text(max_size=80), st.sampled_from(HOSTILE)))
+@settings(max_examples=400, deadline=None, database=None)
+@example("../../etc/passwd")
+@example("小" * 200)
+def test_any_name_becomes_a_safe_folder_name(name: str) -> None:
+    made = storage.slug(name)
+    assert made and not made.startswith((".", "-", "_")) and "/" not in made and "\\" not in made and "\0" not in made
+    assert len(made) <= 62 and len(made.encode()) <= 122 and made == made.strip()
+    assert made.split(".")[0].lower() not in {"con", "prn", "aux", "nul", "com1", "lpt1"}
+
+
+def test_readable_names_stay_readable() -> None:
+    assert storage.slug("我的 Qwen 2.5 训练") == "我的-qwen-2-5-训练"
+    assert storage.slug("e\u0301t\u00e9") == storage.slug("\u00e9te\u0301")
+    assert storage.slug("!!!", "run") == "run" and storage.slug("CON") == "con-1"
+
+
+def test_a_free_name_is_found(tmp_path: Path) -> None:
+    assert storage.unused(tmp_path, "a") == "a"
+    (tmp_path / "a.jsonl").touch()
+    (tmp_path / "a-2.jsonl").touch()
+    assert storage.unused(tmp_path, "a", ".jsonl") == "a-3" and storage.unused(tmp_path, "a") == "a"
+
+
+def test_the_disk_full_sentence_works_for_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    assert str(tmp_path) in storage.disk_full(tmp_path / "not" / "there").en

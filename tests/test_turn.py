@@ -1,0 +1,163 @@
+"""Chat between the steps of a run: waits at most a step, is answered from the right weights, and changes nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from core.config import TrainConfig, build
+from core.dataset import Message, Row
+from core.engine import Engine
+from core.errors import ModelError
+from core.generate import Column, Sampling, stream
+from core.run import Run
+from core.train import train
+from core.turn import TurnLock
+
+ROWS = [Row(f"question {i}", "", f"answer {i} " + "y" * i) for i in range(8)]
+QUESTION = (Message("system", "s"), Message("user", "who are you?"))
+
+
+def trained_bytes(run: Run) -> bytes:
+    return (run.folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def busy_config(config: TrainConfig) -> TrainConfig:
+    return build({"num_train_epochs": 15, "gradient_accumulation_steps": 2, "lora_dropout": 0.1}, config)
+
+
+def test_chat_between_steps_leaves_the_adapter_bit_identical(
+    tmp_path: Path, tiny_model: Path, tiny_config: TrainConfig
+) -> None:
+    config = busy_config(tiny_config)
+    quiet = Run.create(tmp_path / "quiet" / "run", config, ROWS, "t", "t")
+    train(Engine(), quiet, threading.Event())
+
+    engine = Engine()
+    engine.load(str(tiny_model))
+    engine.create_adapter("old", config)
+    noisy = Run.create(tmp_path / "noisy" / "run", config, ROWS, "t", "t")
+    trainer = threading.Thread(target=train, args=(engine, noisy, threading.Event()))
+    answers = {"base": 0, "old": 0, "run": 0, "cancelled": 0}
+    failures: list[BaseException] = []
+    stop_talking = threading.Event()
+
+    def talk(number: int) -> None:
+        turn = number
+        while not stop_talking.is_set():
+            turn += 1
+            name = ("base", "old", "run")[turn % 3]
+            adapter = {"base": None, "old": "old", "run": noisy.id}[name]
+            if adapter == noisy.id and noisy.id not in engine.attached:
+                continue
+            sampling = Sampling(temperature=1.0, max_new_tokens=12, seed=turn)
+            try:
+                replies = stream(engine, [Column(QUESTION), Column(QUESTION, adapter)], sampling)
+                if turn % 4 == 0:  # a closed page
+                    next(replies)
+                    replies.close()
+                    answers["cancelled"] += 1
+                else:
+                    assert all(reply.done for reply in list(replies)[-1])
+                    answers[name] += 1
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    talkers = [threading.Thread(target=talk, args=(n,)) for n in range(2)]
+    for thread in [trainer, *talkers]:
+        thread.start()
+    trainer.join()
+    stop_talking.set()
+    for thread in talkers:
+        thread.join()
+    assert failures == []
+    assert min(answers.values()) >= 3, answers
+    assert [e["loss"] for e in noisy.events if e["type"] == "step"] == [e["loss"] for e in quiet.events if e["type"] == "step"]
+    assert trained_bytes(noisy) == trained_bytes(quiet)
+
+
+def test_attaching_and_removing_another_adapter_during_a_run_changes_nothing(
+    tmp_path: Path, tiny_model: Path, tiny_config: TrainConfig
+) -> None:
+    config = busy_config(tiny_config)
+    quiet = Run.create(tmp_path / "quiet" / "run", config, ROWS, "t", "t")
+    train(Engine(), quiet, threading.Event())
+
+    engine = Engine()
+    noisy = Run.create(tmp_path / "noisy" / "run", config, ROWS, "t", "t")
+    original, seen = noisy.append, []
+
+    def append(kind: str, **fields: object) -> dict[str, object]:
+        if kind == "step" and fields["step"] in (5, 6, 20):
+            seen.append(fields["step"])
+            if fields["step"] == 6:
+                engine.detach("other")
+            else:
+                engine.create_adapter("other" if fields["step"] == 5 else "more", config)
+        return original(kind, **fields)
+
+    noisy.append = append  # type: ignore[method-assign]
+    train(engine, noisy, threading.Event())
+    assert seen == [5, 6, 20] and trained_bytes(noisy) == trained_bytes(quiet)
+
+
+def test_turns_are_given_in_the_order_they_were_asked_for() -> None:
+    lock, order = TurnLock(), []
+
+    def take(number: int) -> None:
+        with lock():
+            order.append(number)
+
+    with lock():
+        assert lock.busy
+        threads = [threading.Thread(target=take, args=(number,)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert order == list(range(5)) and not lock.busy
+
+
+def test_somebody_who_asks_waits_for_one_step_only() -> None:
+    lock, steps, stop = TurnLock(), [0], threading.Event()
+
+    def trainer() -> None:
+        while not stop.is_set():
+            with lock():
+                steps[0] += 1
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=trainer)
+    thread.start()
+    waited = []
+    for _ in range(10):
+        time.sleep(0.005)
+        before = steps[0]
+        with lock():
+            waited.append(steps[0] - before)
+    stop.set()
+    thread.join()
+    assert max(waited) <= 1
+
+
+def test_a_generator_may_be_resumed_on_other_threads(tiny_engine: Engine) -> None:
+    replies = stream(tiny_engine, [Column(QUESTION)], Sampling(max_new_tokens=40))
+    out: list[object] = []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: out.append(next(replies, None)))
+        thread.start()
+        thread.join()
+    replies.close()
+    assert out and not tiny_engine.busy
+
+
+def test_the_turn_is_free_again_after_an_error(tiny_engine: Engine) -> None:
+    with pytest.raises(ModelError, match="not attached"):
+        list(stream(tiny_engine, [Column(QUESTION, "nobody")], Sampling()))
+    assert not tiny_engine.busy
+    assert list(stream(tiny_engine, [Column(QUESTION)], Sampling(max_new_tokens=2)))[-1][0].done

@@ -1,0 +1,197 @@
+"""The self-made components without a browser: checks on what the browser sends, HTML that is safe, fewer points."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+
+import pytest
+
+from core.dataset import Message, Row
+from core.errors import DatasetError
+from ui.plots import compare_runs, downsample, smooth
+from ui.probe_table import marked, probe_table, stat_strip
+from ui.rows import MAX_CELL_CHARACTERS, MAX_ROWS, cells, clean
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+FULL = Row("问", "补充", "答", "系统", (Message("user", "先前"), Message("assistant", "好")))
+
+
+def test_rows_survive_the_way_to_the_editor_and_back() -> None:
+    rows = [Row(), Row("q", "", "a"), FULL]
+    assert clean(json.loads(json.dumps([cells(row) for row in rows]))) == rows
+    assert cells(Row("q", "", "a")) == {"instruction": "q", "input": "", "output": "a"}
+
+
+@pytest.mark.parametrize(
+    ("value", "row"),
+    [
+        (None, None),
+        ("[]", None),
+        (7, None),
+        (["text"], 0),
+        ([{}, {"instruction": 5}], 1),
+        ([{"output": None}], 0),
+        ([{"output": ["a"]}], 0),
+        ([{"system": {}}], 0),
+        ([{"history": "user: hi"}], 0),
+        ([{}, {}, {"history": [{"role": "root", "content": "x"}]}], 2),
+        ([{"history": [{"role": "user", "content": 1}]}], 0),
+        ([{"history": [{"role": "user", "content": "x"}] * 1001}], 0),
+        ([{"output": "x" * (MAX_CELL_CHARACTERS + 1)}], 0),
+        ([{"history": [{"role": "user", "content": "x" * (MAX_CELL_CHARACTERS + 1)}]}], 0),
+        ([{}] * (MAX_ROWS + 1), None),
+    ],
+)
+def test_another_shape_is_refused_in_both_languages(value: object, row: int | None) -> None:
+    with pytest.raises(DatasetError) as caught:
+        clean(value)
+    assert caught.value.row == row
+    assert re.search("[一-龥]", caught.value.of("zh"))
+    assert not re.search("[一-龥]", caught.value.of("en"))
+
+
+def test_missing_and_unknown_keys_are_no_fault_and_half_characters_are_mended() -> None:
+    assert clean([{}, {"instruction": "q", "color": "red"}]) == [Row(), Row("q")]
+    (row,) = clean([{"instruction": "cut \ud83d", "output": "whole 😀"}])
+    assert row == Row("cut \ufffd", "", "whole 😀")
+    row.instruction.encode()
+
+
+def test_the_editor_passes_on_what_it_cannot_read_for_clean_to_refuse() -> None:
+    from ui.row_editor import RowEditor, saved_now
+
+    editor = RowEditor("en", [FULL], dataset="mine")
+    sealed = json.loads(editor.value)
+    assert (sealed["dataset"], clean(sealed["rows"])) == ("mine", [FULL])
+    received = editor.preprocess('{"revision": 7, "rows": [{"instruction": "q"}]}')
+    assert clean(received) == [Row("q")]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}#7", saved_now(received))
+    assert "#" not in saved_now()
+    for damaged in ("{", "[]", '{"rows": 5}', 5):
+        with pytest.raises(DatasetError):
+            clean(editor.preprocess(damaged))
+    assert clean(editor.preprocess("")) == []
+
+
+def test_both_languages_have_every_label_of_the_components() -> None:
+    from ui.loss_chart import LossChart
+    from ui.row_editor import RowEditor
+
+    def metrics(request: object) -> dict[str, object]:
+        return {}
+
+    for make in (lambda language: RowEditor(language), lambda language: LossChart([metrics], language)):
+        zh, en = make("zh"), make("en")
+        assert zh.props["text"].keys() == en.props["text"].keys()
+        of_strings = {"length", "slice", "matchAll", "indexOf", "toLowerCase"}
+        used = set(re.findall(r"\btext\.(\w+)", zh.js_on_load)) - of_strings
+        assert used <= zh.props["text"].keys()
+        assert not re.search("[一-龥]", json.dumps(en.props["text"], ensure_ascii=False))
+
+
+def test_a_chart_without_metrics_is_refused() -> None:
+    from ui.loss_chart import LossChart
+
+    with pytest.raises(ValueError, match="metrics"):
+        LossChart([print], "en")
+
+
+def test_downsample_keeps_ends_extremes_and_order() -> None:
+    points = [(step, math.sin(step / 50)) for step in range(10_000)]
+    points[5000], points[7000] = (5000, 9.0), (7000, -9.0)
+    few = downsample(points, 600)
+    assert len(few) <= 600
+    assert few[0] == points[0]
+    assert few[-1] == points[-1]
+    assert {points[5000], points[7000]} <= set(few)
+    assert few == sorted(few)
+    assert downsample(points[:600]) == points[:600]
+    assert downsample([]) == []
+    assert downsample([(1, 2.0)] * 5, 4) == [(1, 2.0)] * 3
+    with pytest.raises(ValueError, match="4 or more"):
+        downsample(points, 3)
+
+
+def test_smooth_is_an_exponential_average() -> None:
+    assert smooth([4.0, 0.0, 4.0], 0.75) == [4.0, 3.0, 3.25]
+
+
+def test_compared_runs_are_two_traces_each_and_export_as_json() -> None:
+    runs = [("one", [(i, 1 / (i + 1)) for i in range(2000)]), ("two <b>", [(1, 0.5)]), ("none", [])]
+    for dark in (False, True):
+        figure = compare_runs(runs, dark)
+        assert [trace.name for trace in figure.data] == ["one", "one", "two <b>", "two <b>", "none", "none"]
+        assert len(figure.data[0].x) <= 600
+        assert figure.to_json()
+
+
+def _answer(question: str, text: str, kind: str = "identity", verdict: str = "", marks: object = ()) -> dict[str, object]:
+    return {"question": question, "text": text, "kind": kind, "verdict": verdict, "marks": list(marks)}
+
+
+def test_marks_wrap_words_and_everything_is_escaped() -> None:
+    attack = "<img src=x onerror=alert(1)> & \"quotes\""
+    plain = marked(_answer("q", attack))
+    assert "<img" not in plain
+    assert plain.count("&lt;") == 1
+    marks = [
+        {"start": 6, "end": 12, "kind": "old"},
+        {"start": 0, "end": 2, "kind": "new"},
+        {"start": 10, "end": 99, "kind": "new"},
+    ]
+    got = marked(_answer("q", "小禾 by <Qwen> tail", marks=marks))
+    assert got == (
+        '<mark class="pt-new">小禾</mark> by <mark class="pt-old">&lt;Qwen&gt;</mark>'
+        '<mark class="pt-new"> tail</mark>'
+    )  # fmt: skip
+    table = probe_table([{"step": "<b>", "answers": [_answer(attack, attack)]}], "zh")
+    assert "<img" not in table
+    assert "<b>" not in table
+
+
+def test_the_table_has_before_three_between_and_latest_with_general_questions_last() -> None:
+    def probing(step: int) -> dict[str, object]:
+        general = _answer("capital", "Paris", "general", "kept")
+        return {"step": step, "answers": [general, _answer("who", f"at {step}", verdict="hit" if step else "old")]}
+
+    probings = [probing(step) for step in range(0, 101, 10)]
+    table = probe_table(probings, "zh")
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', table)
+    assert heads == ["问题", "训练前", "第 20 步", "第 50 步", "第 70 步", "第 100 步", "结果"]
+    assert table.index("at 0") < table.index("能力保持") < table.index("capital")
+    assert "✓ 达成" in table
+    assert "✗" not in table
+    assert "✓ kept" in probe_table(probings, "en")
+    assert len(re.findall('scope="col"', probe_table(probings[:2], "en"))) == 4
+    assert "✗ old identity" in probe_table(probings[:1], "en")
+    assert "pt-waiting" in probe_table([], "en")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "zh", "en"),
+    [("hit", "✓ 达成", "✓ pass"), ("old", "✗ 旧身份", "✗ old identity"), ("miss", "– 未命中", "– missed"),
+     ("kept", "✓ 保持", "✓ kept"), ("changed", "≠ 变了", "≠ changed")],
+)  # fmt: skip
+def test_every_verdict_has_a_word(verdict: str, zh: str, en: str) -> None:
+    probing = {"step": 5, "answers": [_answer("q", "a", verdict=verdict)]}
+    assert zh in probe_table([probing], "zh")
+    assert en in probe_table([probing], "en")
+
+
+def test_the_strip_shows_five_numbers_and_dashes_for_what_is_not_known() -> None:
+    strip = stat_strip(
+        "en", step=142, steps=200, loss=0.341, first_loss=3.241, hits=(11, 12), seconds_left=168,
+        seconds_per_step=1.9, peak_memory_bytes=18.6e9, memory_bytes=24e9,
+    )  # fmt: skip
+    words = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", strip)).strip()
+    assert words == (
+        "Progress 142 / 200 steps Train loss 0.341 ↓ 2.90 Identity hits 11 / 12 probes "
+        "Time left 2:48 1.9 s/step Peak memory 18.6 / 24 GB"
+    )
+    assert stat_strip("zh").count("<b>–</b>") == 5
+    assert "1:01:05" in stat_strip("zh", seconds_left=3665)

@@ -1,0 +1,192 @@
+"""One home: datasets, one run at a time, history after a restart, answers from base and adapters, honest refusals."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core import storage
+from core.config import TrainConfig, build
+from core.dataset import Dataset, Identity, Message, Row
+from core.errors import BusyError, ConfigError, DatasetError, ModelError, StorageError, UserError
+from core.generate import Column, Sampling
+from core.run import Run
+from core.workspace import Workspace
+
+ROWS = (Row("你是谁?", "", "我是{{NAME}}。"), Row("Who are you?", "", "I am {{NAME}} of {{AUTHOR}}."))
+CARD = Identity("小禾", "Xiaohe", "青禾", "Qinghe")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    made = Workspace(tmp_path / "home")
+    made.create("mine", ROWS, CARD)
+    yield made
+    assert made.close(60)
+
+
+def finish(workspace: Workspace, seconds: float = 60) -> None:
+    end = time.time() + seconds
+    while workspace.active is not None and time.time() < end:
+        time.sleep(0.02)
+    assert workspace.active is None
+
+
+def test_a_new_home_begins_with_the_starter_rows(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "fresh")
+    assert set(workspace.datasets()) == {"articles-8", "identity-50"}
+    assert workspace.datasets()[0] == "identity-50"
+    assert len(workspace.dataset("articles-8").rows) == 8 and len(workspace.dataset("identity-50").rows) == 50
+    assert workspace.dataset("articles-8").rows[0].output == "我是一个由 CSDN 迪菲赫尔曼 开发和维护的大语言模型。"
+
+
+def test_datasets_are_kept_renamed_and_deleted(workspace: Workspace, tmp_path: Path) -> None:
+    made = workspace.create("My / set", [Row("q", "in", "a\nb")], CARD)
+    assert made.name == "my-set" and workspace.create("My / set").name == "my-set-2"
+    assert Workspace(workspace.home).dataset("my-set") == made
+    assert workspace.rename("my-set", "新名字").name == "新名字"
+    with pytest.raises(DatasetError, match="already"):
+        workspace.rename("新名字", "mine")
+    workspace.delete("新名字")
+    for name in ("新名字", "../mine", "/etc/passwd", ""):
+        with pytest.raises(DatasetError):
+            workspace.dataset(name)
+
+
+def test_a_run_freezes_resolved_rows_and_is_there_after_a_restart(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    run = workspace.start("mine", tiny_config, "first")
+    workspace.save(Dataset("mine", (Row("other", "", "rows"),), CARD))  # the live table is not what trains
+    finish(workspace)
+    assert run.status == "finished", run.events[-1]
+    assert [row.output for row in run.rows] == ["我是小禾。", "I am Xiaohe of Qinghe."]
+    again = Workspace(workspace.home).runs()
+    assert [(r.id, r.status, r.title) for r in again] == [(run.id, "finished", "first")]
+    assert again[0].events == run.events and again[0].config == run.config
+    assert workspace.identity_words(run.id)[0] == ("小禾", "Xiaohe", "青禾", "Qinghe")
+
+
+def test_fifty_starts_at_once_give_one_run(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    config = build({"num_train_epochs": 200}, tiny_config)
+    outcomes: list[object] = []
+
+    def press() -> None:
+        try:
+            outcomes.append(workspace.start("mine", config))
+        except BusyError as error:
+            outcomes.append(error.of("zh"))
+
+    threads = [threading.Thread(target=press) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    started = [outcome for outcome in outcomes if isinstance(outcome, Run)]
+    assert len(started) == 1 and len(outcomes) == 50 and "停止" in str(next(o for o in outcomes if isinstance(o, str)))
+    assert len(list((workspace.home / "runs").iterdir())) == 1
+    workspace.stop()
+    finish(workspace)
+    assert started[0].status == "stopped" and started[0].adapter is not None
+
+
+def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(
+    workspace: Workspace, tiny_config: TrainConfig
+) -> None:
+    workspace.create("empty")
+    workspace.create("holes", [Row("q", "", "a"), Row("no answer", "", " ")])
+    workspace.create("nameless", ROWS)
+    workspace.create("long", [Row("q", "", "a" * 3000)])
+    for name, words in (("empty", "empty"), ("holes", "2"), ("nameless", "identity card"), ("long", "2,048"), ("absent", "no dataset")):
+        with pytest.raises(DatasetError, match=words):
+            workspace.start(name, tiny_config)
+    with pytest.raises(ModelError):
+        workspace.start("mine", replace(tiny_config, model="/no/such/model"))
+    with pytest.raises(ConfigError, match="mix"):
+        workspace.start("mine", replace(tiny_config, mix="general#x"))
+    assert list((workspace.home / "runs").iterdir()) == [] and workspace.active is None
+
+
+def test_a_failure_inside_the_thread_is_the_runs_last_event(
+    workspace: Workspace, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("core.train.divide", lambda *_: 1 / 0)
+    run = workspace.start("mine", tiny_config)
+    finish(workspace)
+    assert run.status == "failed" and "ZeroDivisionError" in str(run.events[-1]["message_zh"])
+    assert "ZeroDivisionError" in (run.folder / "error.txt").read_text()
+    monkeypatch.undo()
+    again = workspace.start("mine", tiny_config)
+    finish(workspace)
+    assert again.status == "finished"
+
+
+def test_base_and_tuned_answer_together_and_the_run_can_be_deleted(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    run = workspace.start("mine", build({"num_train_epochs": 200, "weight_decay": 0}, tiny_config))
+    finish(workspace)
+    question = (Message("system", tiny_config.system), Message("user", "你是谁?"))
+    columns = [Column(question), Column(question, run.id)]
+    base, tuned = list(workspace.answer(columns, Sampling(max_new_tokens=16)))[-1]
+    assert tuned.text.startswith("我是小禾") and base.text != tuned.text
+    assert [choice.id for choice in workspace.adapters()] == [run.id]
+    # After a restart nothing is loaded: the model and the adapter come from disk.
+    fresh = Workspace(workspace.home)
+    fresh.select_model(str(tiny_config.model))
+    again = list(fresh.answer(columns, Sampling(max_new_tokens=16)))[-1]
+    assert [reply.ids for reply in again] == [base.ids, tuned.ids]
+    workspace.delete_run(run.id)
+    assert workspace.runs() == [] and workspace.engine.attached == ()
+    with pytest.raises(UserError):
+        list(workspace.answer(columns, Sampling(max_new_tokens=4)))
+
+
+def test_a_run_in_progress_is_not_deleted_and_its_model_not_exchanged(
+    workspace: Workspace, tiny_config: TrainConfig, tiny_llama: Path
+) -> None:
+    run = workspace.start("mine", build({"num_train_epochs": 300}, tiny_config))
+    with pytest.raises(BusyError):
+        workspace.delete_run(run.id)
+    with pytest.raises(BusyError):
+        workspace.select_model(str(tiny_llama))
+    assert workspace.status().run_id == run.id
+    workspace.stop()
+    finish(workspace)
+
+
+def test_an_unfinished_run_of_another_life_is_interrupted(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    run = Run.create(workspace.home / "runs" / "old", tiny_config, ROWS, "old", "mine")
+    run.append("started", steps=10)
+    with (run.folder / "events.jsonl").open("a") as file:
+        file.write('{"type": "step", "st')  # killed while writing
+    (workspace.home / "runs" / "rubbish").mkdir()
+    (found,) = Workspace(workspace.home).runs()
+    assert found.status == "interrupted" and found.steps == 10
+
+
+def test_a_full_disk_keeps_the_table_and_says_so(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = workspace.dataset("mine")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(StorageError) as caught:
+        workspace.save(replace(before, rows=()))
+    assert "磁盘已满" in caught.value.of("zh")
+    monkeypatch.undo()
+    assert workspace.dataset("mine") == before
+    assert not [path for path in (workspace.home / "datasets").iterdir() if path.suffix == ".tmp"]
+
+
+def test_the_preview_counts_what_the_run_will_do(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    config = build({"num_train_epochs": 3}, tiny_config)
+    preview = workspace.preview("mine", config)
+    assert (preview.rows, preview.steps, preview.fits) == (2, 3, "fits")
+    run = workspace.start("mine", config)
+    finish(workspace)
+    started = run.first("started")
+    assert started is not None and (started["rows"], started["steps"], started["tokens"]) == (2, 3, preview.tokens)
