@@ -244,6 +244,13 @@ def test_a_conversation_of_another_shape_is_refused(conversation: object) -> Non
     assert "Row 1" in refusal(json.dumps({"messages": conversation}))
 
 
+def test_two_different_system_prompts_or_a_misplaced_input_are_refused() -> None:
+    turns = [{"role": r, "content": r} for r in ("system", "user", "assistant")]
+    assert rows(json.dumps({"messages": turns, "system": "system"})) == (Row("user", "", "assistant", "system"),)
+    assert "two different system prompts" in refusal(json.dumps({"messages": turns, "system": "other"}))
+    assert "“input”" in refusal(json.dumps({"messages": turns, "input": "elsewhere"}))
+
+
 @pytest.mark.parametrize("history", ["x", 3, [["q"]], [["q", None]], [3], {"q": "a"}])
 def test_a_history_of_another_shape_is_refused(history: object) -> None:
     assert "history" in refusal(json.dumps({"query": "q", "response": "a", "history": history}))

@@ -103,6 +103,7 @@ def test_the_same_row_again_is_named() -> None:
 def test_a_question_with_two_answers_is_named_whatever_its_case_width_and_mark() -> None:
     found = only(findings(Row("Who are you?", "", "A"), Row("who  are you\uff1f", "", "B"), Row("Who are they?", "", "C")), "warn")
     assert found.rows == (60, 61) and "61 / 62" in found.text.en
+    assert not findings(Row("Who are you?", "", "A"), Row("who are you", "", "A "))["warn"]
     assert not findings(Row("q", "", "A", "system one"), Row("q", "", "B", "system two"))["warn"]
     assert not findings(Row("q", "", "A"), Row("q", "", "B", history=(Message("user", "x"), Message("assistant", "y"))))["warn"]
 

@@ -21,7 +21,9 @@ from core.errors import StorageError
 def test_a_file_is_replaced_in_one_step_and_leaves_nothing_behind(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "er" / "a.txt"
     storage.write_text(file, "one")
-    storage.write_text(file, "two")
+    with file.open() as reader:
+        storage.write_text(file, "two")
+        assert reader.read() == "one"  # whoever had it open still sees the old file whole
     assert file.read_text() == "two" and [path.name for path in file.parent.iterdir()] == ["a.txt"]
 
 

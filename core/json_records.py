@@ -1,0 +1,262 @@
+"""JSON text -> the values it lists, one by one, each with its line. Knows no keys and no rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from core.errors import DatasetError
+from core.text import Text
+
+MAX_ROWS = 1_000_000
+# Keys under which an object of a whole file keeps its list.
+_WRAPPERS = ("data", "rows", "examples", "items", "train", "records", "instances")
+_SPACE = re.compile(r"[ \t\n\r]*")
+# Between two values of a JSON Lines file a mark may stand where files were joined.
+_GAP = re.compile(r"[ \t\n\r\ufeff]*")
+_BLANK_LINE = re.compile(r"(?:\r\n|\n|\r(?!\n))[ \t]*(?=\r|\n)")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A JSON number as it was written (NaN and Infinity too): no cell is a number, so none is converted."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One value of the file and the line on which it starts, from 1."""
+
+    value: object
+    line: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The values of a file in order, the form they came in, and what was interpreted."""
+
+    records: tuple[Record, ...]
+    form: Literal["json", "jsonl", "csv", "tsv"]
+    notes: tuple[Text, ...] = ()
+
+
+class _DuplicateKeyError(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def read_json(text: str) -> Listing:
+    """The values of a JSON list, of {"data": [...]}, of one object, or of JSON Lines.
+
+    Raises DatasetError with line, column, an excerpt and what to do.
+    """
+    start = _skip(_SPACE, text, 0)
+    if start == len(text):
+        raise DatasetError(Text("文件里没有内容。", "The file holds nothing but white space."))
+    if text[start] == "[":
+        return Listing(tuple(_elements(text, start)), "json")
+    if text[start] == "{":
+        return _objects(text, start)
+    raise _error(
+        text, start, 0,
+        Text("JSON 数据应以 [ 或 { 开头。若是表格,请把扩展名改成 .csv 或 .tsv。",
+             "JSON data begins with [ or {. If this is a table, give the file the ending .csv or .tsv."),
+    )
+
+
+def check_count(rows: int) -> None:
+    """Raise DatasetError once a file has more than MAX_ROWS rows."""
+    if rows > MAX_ROWS:
+        raise DatasetError(
+            Text(f"文件超过 {MAX_ROWS:,} 行,这是上限。请拆开或抽取一部分。",
+                 f"The file has more than {MAX_ROWS:,} rows, which is the limit. Split it or draw a part.")
+        )
+
+
+def _elements(text: str, start: int) -> Iterator[Record]:
+    """The values of the list whose bracket is at `start`, which must end the text."""
+    lines = _Lines(text)
+    at, rows = _skip(_SPACE, text, start + 1), 0
+    if text[at : at + 1] != "]":
+        while True:
+            value, end = _value(text, at, rows)
+            rows += 1
+            check_count(rows)
+            yield Record(value, lines.at(at))
+            comma = _skip(_SPACE, text, end)
+            if text[comma : comma + 1] == "]":
+                at = comma
+                break
+            if text[comma : comma + 1] != ",":
+                raise _error(text, comma, rows, _missing(text, comma))
+            at = _skip(_SPACE, text, comma + 1)
+            if text[at : at + 1] == "]":
+                raise _error(text, comma, rows, Text("最后一行后面多了一个逗号,请删掉。",
+                                                     "There is a comma after the last row. Delete it."))
+    tail = _skip(_SPACE, text, at + 1)
+    if tail < len(text):
+        raise _error(text, tail, rows, Text("列表已经结束,后面还有内容。请删掉多余的部分,或把几个列表合成一个。",
+                                            "The list has ended, yet more follows. Delete it, or join the lists."))
+
+
+def _objects(text: str, start: int) -> Listing:
+    """Objects one after another: JSON Lines, or a single object that may wrap the list."""
+    lines, at, marks = _Lines(text), start, 0
+    records: list[Record] = []
+    while at < len(text):
+        value, end = _value(text, at, len(records))
+        records.append(Record(value, lines.at(at)))
+        check_count(len(records))
+        at = _skip(_GAP, text, end)
+        marks += text.count("\ufeff", end, at)
+        if at < len(text) and text[at] == ",":
+            raise _error(text, at, len(records), Text(
+                "对象之间有逗号:整个文件请用 [ ] 括起来,或每行一个对象、去掉逗号。",
+                "Objects are separated by commas: put [ ] around the whole file, or one object a line without commas."))
+    wrapped = _unwrap(records[0]) if len(records) == 1 else None
+    if wrapped:
+        return wrapped
+    notes = []
+    # Not splitlines(): it also cuts at U+2028 and U+0085, which a JSON string may hold.
+    if len(records) > 1 and (blank := len(_BLANK_LINE.findall(text.strip(" \t\r\n")))):
+        notes.append(Text(f"跳过了 {blank} 个空行。", f"Skipped {blank} blank line{'s' * (blank > 1)}."))
+    if marks:
+        notes.append(Text(f"去掉了文件中间的 {marks} 个标记(BOM)。", f"Removed {marks} mark(s) (BOM) inside the file."))
+    return Listing(tuple(records), "jsonl", tuple(notes))
+
+
+def _unwrap(record: Record) -> Listing | None:
+    value = record.value
+    if not isinstance(value, dict):
+        return None
+    lists = [key for key in value if key.lower() in _WRAPPERS and isinstance(value[key], list)]
+    if len(lists) != 1:
+        return None
+    rows = value[lists[0]]
+    check_count(len(rows))
+    notes = [Text(f"行取自“{lists[0]}”。", f"Rows taken from “{lists[0]}”.")]
+    if others := [key for key in value if key != lists[0]]:
+        shown = shorten(others)
+        notes.append(Text(f"忽略了文件里的其他内容:{shown}。", f"Ignored beside it: {shown}."))
+    return Listing(tuple(Record(row, record.line) for row in rows), "json", tuple(notes))
+
+
+def shorten(words: list[str], most: int = 12) -> str:
+    """Names for a sentence: at most `most` of them, each at most 40 characters."""
+    shown = ", ".join(word if len(word) <= 40 else f"{word[:40]}…" for word in words[:most])
+    return f"{shown}, … (+{len(words) - most})" if len(words) > most else shown
+
+
+def _value(text: str, at: int, rows: int) -> tuple[object, int]:
+    """The value that starts at `at` and where it ends."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        raise _error(text, error.pos, rows, _advice(error)) from None
+    except _DuplicateKeyError as error:
+        key = shorten([error.key])
+        raise _error(text, at, rows, Text(f"这一行里“{key}”出现了两次,请删掉一个。",
+                                          f"The key “{key}” stands twice in this row. Delete one."), rows) from None
+    except RecursionError:
+        deep = Text("这一行的括号嵌套太深,不是问答数据。",
+                    "This row is nested too deeply for a question and an answer.")
+        raise _error(text, at, rows, deep, rows) from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _DuplicateKeyError(key)
+            seen.add(key)
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=Number, parse_float=Number, parse_constant=Number)
+
+
+def _skip(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+class _Lines:
+    """Line numbers for growing offsets, each stretch of the text counted once. LF, CRLF and lone CR end a line."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._offset, self._line = text, 0, 1
+
+    def at(self, offset: int) -> int:
+        text, start = self._text, self._offset
+        returns = text.count("\r", start, offset) - text.count("\r\n", start, offset)
+        self._line += text.count("\n", start, offset) + returns
+        self._offset = offset
+        return self._line
+
+
+def place(text: str, offset: int) -> tuple[int, int]:
+    """Line and column of `offset`, both from 1."""
+    start = max(text.rfind("\n", 0, offset), text.rfind("\r", 0, offset)) + 1
+    return _Lines(text).at(offset), offset - start + 1
+
+
+def excerpt(text: str, offset: int) -> str:
+    """A few characters around `offset`, on one line, with ⏵ where the trouble is."""
+    before, after = text[max(0, offset - 24) : offset], text[offset : offset + 24]
+    return "".join(c if c.isprintable() else "␣" for c in f"{before}⏵{after}".strip())
+
+
+def _error(text: str, offset: int, rows: int, what: Text, row: int | None = None) -> DatasetError:
+    line, column = place(text, offset)
+    shown = excerpt(text, offset)
+    complete_zh = f"它前面有 {rows} 行完整的数据。" if rows else ""
+    complete_en = f" {rows} complete row{'s precede' if rows > 1 else ' precedes'} it." if rows else ""
+    return DatasetError(
+        Text(f"第 {line} 行第 {column} 列:{what.zh}附近是:{shown}。{complete_zh}",
+             f"Line {line}, column {column}: {what.en} Near: {shown}.{complete_en}"),
+        row,
+    )
+
+
+def _missing(text: str, offset: int) -> Text:
+    if offset >= len(text):
+        return Text("文件在这里断了,列表没有结束的 ]。请重新下载,或补上 ]。",
+                    "The file stops here before the closing ]. Download it again, or add the ].")
+    return Text("两行之间缺少逗号,或多了一个引号。",
+                "A comma between two rows is missing, or there is a quotation mark too many.")
+
+
+def _advice(error: json.JSONDecodeError) -> Text:
+    """What to do about a JSON error, from the parser's message."""
+    if error.pos >= len(error.doc.rstrip()):
+        return Text("文件在这里断了,这一行不完整。请重新下载,或补全最后一行。",
+                    "The file stops here in the middle of a row. Download it again, or complete the last row.")
+    message = error.msg
+    if message.startswith("Invalid control character"):
+        return Text("引号里有换行或制表符。请写成 \\n 或 \\t。",
+                    "A line break or tab inside quotation marks. Write \\n or \\t.")
+    if message.startswith("Unterminated string"):
+        return Text("这个引号没有配对的另一个,文件可能在这里断了。请补上引号,或重新下载。",
+                    "This quotation mark is never closed; the file may be cut off here. Close it or download again.")
+    if message.startswith("Invalid \\"):
+        return Text("反斜杠用错了。请把 \\ 写成 \\\\。",
+                    "A backslash that means nothing here. Write \\\\ for a backslash.")
+    if message.startswith("Expecting property name"):
+        return Text("这里应是双引号括起的键;也可能多了一个逗号,或用了单引号。",
+                    "A key in double quotation marks is expected; there may be a comma too many, or single quotes.")
+    if message.startswith("Expecting ',' delimiter"):
+        return Text("这里缺少逗号,或上一个引号结束得太早(引号里的引号要写成 \\\")。",
+                    "A comma is missing, or the quotation ended too early (write \\\" inside one).")
+    if message.startswith("Expecting ':' delimiter"):
+        return Text("键后面缺少冒号。", "A colon is missing after the key.")
+    if message.startswith("Expecting value"):
+        return Text("这里缺少内容;文字要用双引号括起,也可能多了一个逗号。",
+                    "A value is missing; text stands in double quotation marks, or there is a comma too many.")
+    return Text("这里不是合法的 JSON。", "This is not valid JSON.")

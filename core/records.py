@@ -1,0 +1,233 @@
+"""Records of a file -> rows: who asks, who answers, every value checked for its type. Knows no bytes and no file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import cast
+
+from core.columns import Columns, recognise
+from core.dataset import Message, Role, Row
+from core.errors import DatasetError
+from core.json_records import Listing, Number, Record, shorten
+from core.text import Text
+
+_ROLES: dict[str, Role] = {
+    "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
+    "bot": "assistant",
+}
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+_EXPECTED = Text(
+    "需要问题和回答两列(如 instruction + output、question + answer、query + response),或 messages。",
+    "A question and an answer are needed (such as instruction + output, question + answer, query + response), "
+    "or messages.",
+)
+
+
+def to_rows(listing: Listing) -> tuple[tuple[Row, ...], tuple[Text, ...]]:
+    """The rows of a file and what was interpreted. Raises DatasetError with the row and what is wrong with it."""
+    if not listing.records:
+        raise DatasetError(Text("文件里一行数据也没有。", "The file holds no rows."))
+    known: dict[tuple[str, ...], Columns] = {}
+    extra: Counter[str] = Counter()
+    reader = _Reader(extra)
+    rows = []
+    for index, record in enumerate(listing.records):
+        reader.index, reader.line = index, record.line
+        value = _object(record, index)
+        keys = tuple(value)
+        columns = known.get(keys)
+        if columns is None:
+            columns = known[keys] = recognise(keys)
+            if not columns.complete:
+                raise reader.refuse(Text(
+                    f"{_EXPECTED.zh}这里有的是:{shorten(list(keys)) or '(空)'}。",
+                    f"{_EXPECTED.en} Found: {shorten(list(keys)) or '(nothing)'}."))
+        extra.update(columns.extra)
+        rows.append(reader.row(value, columns))
+    return tuple(rows), _notes(rows, known, extra)
+
+
+def _object(record: Record, index: int) -> dict[str, object]:
+    if isinstance(record.value, dict):
+        return record.value
+    kind = _kind(record.value)
+    raise DatasetError(
+        Text(f"第 {index + 1} 行(文件第 {record.line} 行)是{kind.zh},应是带键的对象。{_EXPECTED.zh}",
+             f"Row {index + 1} (line {record.line}) is {kind.en}; an object with keys is expected. {_EXPECTED.en}"),
+        index,
+    )
+
+
+def _notes(rows: list[Row], known: dict[tuple[str, ...], Columns], extra: Counter[str]) -> tuple[Text, ...]:
+    notes = []
+    if renamed := list(dict.fromkeys(pair for columns in known.values() for pair in columns.renamed)):
+        shown = shorten([f"{key} → {name}" for key, name in renamed])
+        notes.append(Text(f"列的对应:{shown}。", f"Columns: {shown}."))
+    if extra:
+        shown = shorten(list(extra))
+        notes.append(Text(f"没有用到的列:{shown}。", f"Columns not used: {shown}."))
+    several = sum(bool(row.history) for row in rows)
+    unanswered = sum(not row.output.strip() and not row.is_blank for row in rows)
+    unasked = sum(not row.question.strip() and not row.is_blank for row in rows)
+    blank = sum(row.is_blank for row in rows)
+    if several:
+        notes.append(Text(f"{several} 行是多轮对话。", f"Rows with several turns: {several}."))
+    if unanswered:
+        notes.append(Text(f"{unanswered} 行没有回答,已照样导入。",
+                          f"Rows without an answer, imported as they are: {unanswered}."))
+    if unasked:
+        notes.append(Text(f"{unasked} 行没有问题,已照样导入。",
+                          f"Rows without a question, imported as they are: {unasked}."))
+    if blank:
+        notes.append(Text(f"{blank} 行是空行,训练时不用。", f"Empty rows, left out of training: {blank}."))
+    return tuple(notes)
+
+
+class _Reader:
+    """Turns one record after another into rows; `index` and `line` say where it is, for the errors."""
+
+    def __init__(self, extra: Counter[str]) -> None:
+        self.index, self.line = 0, 1
+        self._extra = extra
+
+    def row(self, value: dict[str, object], columns: Columns) -> Row:
+        """The row of one record whose keys are `columns`."""
+        system = self._optional(value, columns.system)
+        if columns.messages and not columns.answer:
+            given_input = self._optional(value, columns.input)
+            return self._conversation(value[columns.messages], columns.messages, system, given_input)
+        if columns.messages and isinstance(value[columns.messages], list):
+            unused = (columns.question, columns.input, columns.answer, columns.history)
+            self._extra.update(key for key in unused if key)
+            return self._conversation(value[columns.messages], columns.messages, system, "")
+        if columns.messages:
+            self._extra[columns.messages] += 1
+        return Row(
+            self._text(value[columns.question], columns.question),
+            self._optional(value, columns.input),
+            self._text(value[columns.answer], columns.answer),
+            system,
+            self._history(value.get(columns.history), columns.history),
+        )
+
+    def refuse(self, what: Text) -> DatasetError:
+        """`what` with the row and line in front."""
+        row, line = self.index + 1, self.line
+        text = Text(f"第 {row} 行(文件第 {line} 行):{what.zh}", f"Row {row} (line {line}): {what.en}")
+        return DatasetError(text, self.index)
+
+    def _optional(self, value: dict[str, object], key: str) -> str:
+        return "" if not key or value.get(key) is None else self._text(value[key], key)
+
+    def _text(self, value: object, key: str) -> str:
+        key = shorten([key])
+        if not isinstance(value, str):
+            kind = _kind(value)
+            raise self.refuse(Text(
+                f"“{key}”是{kind.zh},应是文字。请用双引号括起来,或填上内容。",
+                f"“{key}” is {kind.en}; text is expected. Put it in quotation marks, or fill it in."))
+        if found := _UNUSABLE.search(value):
+            zh, en = ("空字符(NUL)", "a NUL character") if found[0] == "\0" else (
+                "半个字符(残缺的表情符号)", "half a character (a broken emoji)")
+            raise self.refuse(Text(f"“{key}”的第 {found.start() + 1} 个字符是{zh},请删掉。",
+                                   f"“{key}” holds {en} at position {found.start() + 1}. Delete it."))
+        return value
+
+    def _history(self, value: object, key: str) -> tuple[Message, ...]:
+        """Earlier turns: [[question, answer], ...], or objects with role and content; a CSV has the same as JSON."""
+        if isinstance(value, str) and value.strip():
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                value = Number("?")
+        if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+            return ()
+        if not isinstance(value, list):
+            raise self.refuse(Text(f"“{key}”应是 [[问, 答], …] 这样的列表。",
+                                   f"“{key}” must be a list like [[question, answer], …]."))
+        turns: list[Message] = []
+        for item in value:
+            if isinstance(item, dict):
+                turns += self._turns(item, key)
+            elif isinstance(item, list) and len(item) == 2:
+                turns.append(Message("user", self._text(item[0], key)))
+                turns.append(Message("assistant", self._text(item[1], key)))
+            else:
+                kind = _kind(item)
+                raise self.refuse(Text(f"“{key}”里有{kind.zh},每一轮应是 [问, 答]。",
+                                       f"“{key}” holds {kind.en}; each turn must be [question, answer]."))
+        return tuple(turns)
+
+    def _conversation(self, value: object, key: str, system: str, given_input: str) -> Row:
+        """A row from turns: the last question and answer, what came before as history."""
+        if not isinstance(value, list) or not value:
+            kind = _kind(value)
+            raise self.refuse(Text(f"“{key}”是{kind.zh},应是由若干轮组成的列表。",
+                                   f"“{key}” is {kind.en}; a list of turns is expected."))
+        turns = [turn for item in value for turn in self._turns(item, key)]
+        if turns[0].role == "system":
+            own = turns.pop(0).content
+            if system and system != own:
+                raise self.refuse(Text("有两个不同的系统提示词,请删掉一个。",
+                                       "There are two different system prompts. Delete one."))
+            system = own
+        if not turns or turns[-1].role == "system":
+            raise self.refuse(Text("对话以系统提示词结束,没有问题也没有回答。",
+                                   "The turns end with a system prompt; no question or answer follows."))
+        output = turns.pop().content if turns[-1].role == "assistant" else ""
+        question = turns.pop().content if turns and turns[-1].role == "user" else ""
+        if given_input and question.endswith(f"\n{given_input}"):
+            question = question[: -len(given_input) - 1]
+        elif given_input:
+            raise self.refuse(Text("“input”不是最后一个问题的结尾,不知道该放在哪里。请删掉它。",
+                                   "“input” is not the end of the last question, so its place is unclear. Delete it."))
+        return Row(question, given_input, output, system, tuple(turns))
+
+    def _turns(self, item: object, key: str) -> list[Message]:
+        """One turn, or two for an old pair such as {"user": ..., "assistant": ...}."""
+        if not isinstance(item, dict):
+            kind = _kind(item)
+            raise self.refuse(Text(f"“{key}”里有{kind.zh},每一轮应是带 role 和 content 的对象。",
+                                   f"“{key}” holds {kind.en}; each turn must be an object with role and content."))
+        turn = cast(dict[str, object], item)
+        role_key = next((name for name in ("role", "from") if name in turn), "")
+        content_key = next((name for name in ("content", "value") if name in turn), "")
+        if role_key and content_key:
+            self._extra.update(f"{key}.{name}" for name in turn if name not in (role_key, content_key))
+            return [Message(self._role(turn[role_key]), self._text(turn[content_key], content_key))]
+        pair = {_ROLES[name.lower()]: name for name in turn if name.lower() in _ROLES}
+        if len(turn) == 2 and set(pair) == {"user", "assistant"}:
+            return [
+                Message("user", self._text(turn[pair["user"]], pair["user"])),
+                Message("assistant", self._text(turn[pair["assistant"]], pair["assistant"])),
+            ]
+        shown = shorten(list(turn)) or "{}"
+        raise self.refuse(Text(f"一轮对话需要 role 和 content(或 from 和 value),这里有的是:{shown}。",
+                               f"A turn needs role and content (or from and value). Found: {shown}."))
+
+    def _role(self, value: object) -> Role:
+        if isinstance(value, str) and value.strip().lower() in _ROLES:
+            return _ROLES[value.strip().lower()]
+        shown = shorten([value]) if isinstance(value, str) else _kind(value).en
+        raise self.refuse(Text(
+            f"有一轮的角色是“{shown}”。只支持 system、user(human)、assistant(gpt、bot);"
+            "工具调用的数据还不能训练,请删掉这些行。",
+            f"A turn has the role “{shown}”. Only system, user (human) and assistant (gpt, bot) are supported; "
+            "tool calls cannot be trained yet, so delete such rows."))
+
+
+def _kind(value: object) -> Text:
+    """What a JSON value is, in words."""
+    if value is None:
+        return Text("空值(null)", "null")
+    if isinstance(value, bool):
+        shown = str(value).lower()
+        return Text(f"真假值({shown})", f"a truth value ({shown})")
+    if isinstance(value, Number | int | float):
+        shown = value.text[:20] if isinstance(value, Number) else str(value)[:20]
+        return Text(f"数字({shown})", f"a number ({shown})")
+    if isinstance(value, list):
+        return Text("列表", "a list") if value else Text("空列表", "an empty list")
+    return Text("对象", "an object") if isinstance(value, dict) else Text("文字", "text")
