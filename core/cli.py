@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,12 +161,13 @@ def run_chat(arguments: argparse.Namespace) -> int:
 
 def _settings(given: Mapping[str, object]) -> TrainConfig:
     """Preset (the machine's default where none is named) overlaid with the flags that were given."""
-    model = given.get("model")
+    device = find_device()
+    model = str(given.get("model") or models.default_model(device))
     if given.get("preset"):
-        base = presets.preset(str(given["preset"])).config
+        chosen = presets.preset(str(given["preset"]))
     else:
-        name = str(model) if model else models.default_model(find_device())
-        base = replace(presets.default_preset(find_device(), name, presets.load_presets()).config, model=name)
+        chosen = presets.default_preset(device, model, presets.load_presets())
+    base = chosen.for_model(model).config
     typed: dict[str, object] = {}
     for name in config.names():
         value = given.get(name)

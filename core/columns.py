@@ -10,8 +10,22 @@ MESSAGES = ("messages", "conversations", "conversation")
 # Orders of preference, after ms-swift's AutoPreprocessor; the Chinese and forum names are ours.
 QUESTION = ("query", "prompt", "instruction", "question", "problem", "问题", "提问", "指令", "问")
 ANSWER = (
-    "response", "answer", "output", "targets", "target", "answer_key", "answers", "solution", "text", "completion",
-    "content", "回答", "答案", "回复", "输出", "答",
+    "response",
+    "answer",
+    "output",
+    "targets",
+    "target",
+    "answer_key",
+    "answers",
+    "solution",
+    "text",
+    "completion",
+    "content",
+    "回答",
+    "答案",
+    "回复",
+    "输出",
+    "答",
 )
 INPUT = ("input", "输入")
 SYSTEM = ("system", "system_prompt", "系统提示词", "系统")
@@ -39,8 +53,12 @@ class Columns:
     def renamed(self) -> tuple[tuple[str, str], ...]:
         """(key of the file, our name) for every part that the file calls otherwise."""
         parts = (
-            (self.question, "instruction"), (self.input, "input"), (self.answer, "output"), (self.system, "system"),
-            (self.history, "history"), (self.messages, "messages"),
+            (self.question, "instruction"),
+            (self.input, "input"),
+            (self.answer, "output"),
+            (self.system, "system"),
+            (self.history, "history"),
+            (self.messages, "messages"),
         )
         return tuple((key, name) for key, name in parts if key and key != name)
 

@@ -43,8 +43,12 @@ def read_csv(text: str, delimiter: str | None) -> Listing:
     if blank:
         notes.append(Text(f"跳过了 {blank} 个空行。", f"Skipped {blank} blank line{'s' * (blank > 1)}."))
     if restored:
-        notes.append(Text(f"去掉了导出时为防公式加上的 {restored} 个撇号。",
-                          f"Removed {restored} apostrophe(s) that the export had put before formulas."))
+        notes.append(
+            Text(
+                f"去掉了导出时为防公式加上的 {restored} 个撇号。",
+                f"Removed {restored} apostrophe(s) that the export had put before formulas.",
+            )
+        )
     return Listing(tuple(records), form, tuple(notes))
 
 
@@ -77,8 +81,12 @@ def _records(lines: list[tuple[int, list[str]]]) -> tuple[list[Record], int]:
     if not names:
         raise DatasetError(Text("表格是空的。", "The table is empty."))
     if twice := next((name for name in names if name and names.count(name) > 1), None):
-        raise DatasetError(Text(f"第 {header_line} 行:列名“{twice}”出现了两次,请改掉一个。",
-                                f"Line {header_line}: two columns are named “{twice}”. Rename one."))
+        raise DatasetError(
+            Text(
+                f"第 {header_line} 行:列名“{twice}”出现了两次,请改掉一个。",
+                f"Line {header_line}: two columns are named “{twice}”. Rename one.",
+            )
+        )
     names = [name or f"({number + 1})" for number, name in enumerate(names)]
     records, restored = [], 0
     for row, (line, cells) in enumerate(filled):

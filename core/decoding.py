@@ -43,12 +43,10 @@ _SAMPLE_BYTES = 200_000
 
 # Frequent characters: a wrong guess between the Chinese encodings turns them into rare ones.
 _SIMPLIFIED = frozenset(
-    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出"
-    "会可也你对生能而子那得于着下自之年过发后作里用道行所然家"
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家"
 )
 _TRADITIONAL = frozenset(
-    "的一是不了在人有我他這個們中來上大為和國地到以說時要就出"
-    "會可也你對生能而子那得於著下自之年過發後作裡用道行所然家"
+    "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於著下自之年過發後作裡用道行所然家"
 )
 
 

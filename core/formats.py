@@ -51,8 +51,12 @@ def read(data: bytes, filename: str) -> Imported:
     try:
         if len(data) > MAX_BYTES:
             size, most = len(data) // 1_000_000, MAX_BYTES // 1_000_000
-            raise DatasetError(Text(f"文件有 {size} MB,上限是 {most} MB。请拆开或抽取一部分。",
-                                    f"The file has {size} MB; the limit is {most} MB. Split it or draw a part."))
+            raise DatasetError(
+                Text(
+                    f"文件有 {size} MB,上限是 {most} MB。请拆开或抽取一部分。",
+                    f"The file has {size} MB; the limit is {most} MB. Split it or draw a part.",
+                )
+            )
         decoded = decode(data)
         listing = _listing(decoded.text, PurePath(filename).suffix.lower())
         rows, notes = to_rows(listing)
@@ -83,8 +87,12 @@ def _listing(text: str, suffix: str) -> Listing:
     if suffix in _TABLE_NAMES:
         return read_csv(text, "\t" if suffix != ".csv" else None)
     shown = suffix or "?"
-    raise DatasetError(Text(f"不认识的文件类型({shown})。只能导入 .json、.jsonl、.csv、.tsv。",
-                            f"Unknown kind of file ({shown}). Only .json, .jsonl, .csv and .tsv can be imported."))
+    raise DatasetError(
+        Text(
+            f"不认识的文件类型({shown})。只能导入 .json、.jsonl、.csv、.tsv。",
+            f"Unknown kind of file ({shown}). Only .json, .jsonl, .csv and .tsv can be imported.",
+        )
+    )
 
 
 def _shown(filename: str) -> str:
@@ -136,8 +144,10 @@ def _csv(rows: tuple[Row, ...]) -> bytes:
     The column `apostrophe_added`, there only when needed, names those cells; `read` takes away just these.
     """
     histories = [json.dumps(_history(row), ensure_ascii=False) if row.history else "" for row in rows]
-    cells = [(row.instruction, row.input, row.output, row.system, history)
-             for row, history in zip(rows, histories, strict=True)]
+    cells = [
+        (row.instruction, row.input, row.output, row.system, history)
+        for row, history in zip(rows, histories, strict=True)
+    ]
     marks = [[name for name, cell in zip(_COLUMNS, line, strict=True) if _FORMULA.match(cell)] for line in cells]
     marked = any(marks)
     file = io.StringIO(newline="")

@@ -22,13 +22,16 @@ Level = Literal["ok", "warn", "bad"]
 FEW_STEPS = 30
 
 # White space, and characters that show nothing: zero-width, joiners, marks, fillers, the braille blank.
-_INVISIBLE = re.compile(r"[\s\x00-\x1f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
-                        r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0]+")
+_INVISIBLE = re.compile(
+    r"[\s\x00-\x1f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0]+"
+)
 _OLD = re.compile(r"qwen|tongyi|alibaba|通义|千问|阿里巴巴|阿里云", re.IGNORECASE)
 _CLAUSE = re.compile(r"[,.;!?\uff0c\u3002\uff1b\uff01\uff1f\n]+|而是|\bbut\b", re.IGNORECASE)
 _SELF = re.compile(r"我|\bI\b|\bI'm\b|\bmy\b|\bme\b", re.IGNORECASE)
-_NOT_BEFORE = re.compile(r"不|并非|没|无|n['\u2019]t\b|\b(?:not|no|never|neither|nor|unlike|instead of|rather than)\b",
-                         re.IGNORECASE)
+_NOT_BEFORE = re.compile(
+    r"不|并非|没|无|n['\u2019]t\b|\b(?:not|no|never|neither|nor|unlike|instead of|rather than)\b", re.IGNORECASE
+)
 _NOT_AFTER = re.compile(r"无关|没有关系|没关系|不同|有区别|\bunrelated\b|\bdifferent\b", re.IGNORECASE)
 
 
@@ -45,11 +48,23 @@ def check(dataset: Dataset, config: TrainConfig, count_tokens: Callable[[Row], i
     """Every finding, the bad ones first. Without `count_tokens` (tokens of a resolved row) lengths are not checked."""
     rows = [(i, row.resolved(dataset.identity)) for i, row in enumerate(dataset.rows) if not row.is_blank]
     if not rows:
-        return [Finding("bad", Text("没有可训练的行。请至少写一行问题和回答。",
-                                    "There are no rows to train on. Write at least one question and answer."))]
+        return [
+            Finding(
+                "bad",
+                Text(
+                    "没有可训练的行。请至少写一行问题和回答。",
+                    "There are no rows to train on. Write at least one question and answer.",
+                ),
+            )
+        ]
     findings = [
-        *_unfilled(rows), *_missing(rows), *_lengths(rows, config, count_tokens), *_steps(len(rows), config),
-        *_languages(rows, dataset), *_repeats(rows), *_old_names(rows, dataset.identity.words),
+        *_unfilled(rows),
+        *_missing(rows),
+        *_lengths(rows, config, count_tokens),
+        *_steps(len(rows), config),
+        *_languages(rows, dataset),
+        *_repeats(rows),
+        *_old_names(rows, dataset.identity.words),
     ]
     if blank := len(dataset.rows) - len(rows):
         empty = tuple(i for i, row in enumerate(dataset.rows) if row.is_blank)
@@ -78,10 +93,16 @@ def _unfilled(rows: Rows) -> list[Finding]:
                 left[kind].append(i)
     labels = {"name": Text("模型名字", "the model's name"), "author": Text("开发者", "its maker")}
     return [
-        Finding("bad", Text(f"{_of(left[kind]).zh}要用到{label.zh},但身份卡里没有填。",
-                            f"{_of(left[kind]).en}: {label.en} is used, but the identity card does not give it."),
-                tuple(left[kind]))
-        for kind, label in labels.items() if left[kind]
+        Finding(
+            "bad",
+            Text(
+                f"{_of(left[kind]).zh}要用到{label.zh},但身份卡里没有填。",
+                f"{_of(left[kind]).en}: {label.en} is used, but the identity card does not give it.",
+            ),
+            tuple(left[kind]),
+        )
+        for kind, label in labels.items()
+        if left[kind]
     ]
 
 
@@ -90,8 +111,13 @@ def _missing(rows: Rows) -> list[Finding]:
     unasked = tuple(i for i, row in rows if not _visible(row.question))
     found = ((unanswered, "回答", "answer"), (unasked, "问题", "question"))
     return [
-        Finding("bad", Text(f"{_of(rows).zh}没有{zh}。请补上,或删除。", f"{_of(rows).en}: no {en}. Write it or delete."), rows)
-        for rows, zh, en in found if rows
+        Finding(
+            "bad",
+            Text(f"{_of(rows).zh}没有{zh}。请补上,或删除。", f"{_of(rows).en}: no {en}. Write it or delete."),
+            rows,
+        )
+        for rows, zh, en in found
+        if rows
     ]
 
 
@@ -106,16 +132,28 @@ def _lengths(rows: Rows, config: TrainConfig, count_tokens: Callable[[Row], int]
     zh_tokens = sum(counts[i] for i, row in rows if row.language == "zh")
     total, longest = sum(counts.values()), max(counts.values())
     en_tokens = total - zh_tokens
-    findings = [Finding("ok", Text(
-        f"{split.zh};词元 {total:,}(中文 {zh_tokens:,},英文 {en_tokens:,}),最长的一行 {longest:,}。",
-        f"{split.en}; {total:,} tokens ({zh_tokens:,} Chinese, {en_tokens:,} English), longest row {longest:,}."))]
+    findings = [
+        Finding(
+            "ok",
+            Text(
+                f"{split.zh};词元 {total:,}(中文 {zh_tokens:,},英文 {en_tokens:,}),最长的一行 {longest:,}。",
+                f"{split.en}; {total:,} tokens ({zh_tokens:,} Chinese, {en_tokens:,} English), longest row {longest:,}.",
+            ),
+        )
+    ]
     limit = config.max_length
     if over := tuple(i for i, count in counts.items() if count > limit):
         shown = ", ".join(f"{i + 1} ({counts[i]:,})" for i in over[:5]) + (", …" if len(over) > 5 else "")
-        findings.append(Finding("bad", Text(
-            f"{len(over)} 行超过最大长度 {limit:,} 词元:第 {shown} 行。请缩短,或调大“最大长度”。",
-            f"Longer than the maximum length of {limit:,} tokens: row {shown}. Shorten, or raise Maximum length."),
-            over))
+        findings.append(
+            Finding(
+                "bad",
+                Text(
+                    f"{len(over)} 行超过最大长度 {limit:,} 词元:第 {shown} 行。请缩短,或调大“最大长度”。",
+                    f"Longer than the maximum length of {limit:,} tokens: row {shown}. Shorten, or raise Maximum length.",
+                ),
+                over,
+            )
+        )
     return findings
 
 
@@ -130,10 +168,16 @@ def _steps(rows: int, config: TrainConfig) -> list[Finding]:
         zh, en = "最多步数", "Maximum steps"
     if steps >= FEW_STEPS:
         return [Finding("ok", Text(f"{zh}:共 {steps} 步。", f"{en}: {steps} steps."))]
-    return [Finding("warn", Text(
-        f"{zh}:只有 {steps} 步,可能改不了口(建议不少于 {FEW_STEPS} 步)。请增加轮数,或减少每步的行数。",
-        f"{en}: only {steps} step{'s' * (steps != 1)}, likely too few ({FEW_STEPS} or more advised). "
-        "Raise the epochs, or lower the rows per step."))]
+    return [
+        Finding(
+            "warn",
+            Text(
+                f"{zh}:只有 {steps} 步,可能改不了口(建议不少于 {FEW_STEPS} 步)。请增加轮数,或减少每步的行数。",
+                f"{en}: only {steps} step{'s' * (steps != 1)}, likely too few ({FEW_STEPS} or more advised). "
+                "Raise the epochs, or lower the rows per step.",
+            ),
+        )
+    ]
 
 
 def _languages(rows: Rows, dataset: Dataset) -> list[Finding]:
@@ -142,10 +186,24 @@ def _languages(rows: Rows, dataset: Dataset) -> list[Finding]:
     if len(found) == 2:
         return []
     if "zh" in found:
-        return [Finding("warn", Text("没有英文行:用英文问时,模型会保留原来的身份。请加几行英文。",
-                                     "No English rows: asked in English, the model keeps its old identity. Add some."))]
-    return [Finding("warn", Text("没有中文行:用中文问时,模型会保留原来的身份。请加几行中文。",
-                                 "No Chinese rows: asked in Chinese, the model keeps its old identity. Add some."))]
+        return [
+            Finding(
+                "warn",
+                Text(
+                    "没有英文行:用英文问时,模型会保留原来的身份。请加几行英文。",
+                    "No English rows: asked in English, the model keeps its old identity. Add some.",
+                ),
+            )
+        ]
+    return [
+        Finding(
+            "warn",
+            Text(
+                "没有中文行:用中文问时,模型会保留原来的身份。请加几行中文。",
+                "No Chinese rows: asked in Chinese, the model keeps its old identity. Add some.",
+            ),
+        )
+    ]
 
 
 def _repeats(rows: Rows) -> list[Finding]:
@@ -161,14 +219,29 @@ def _repeats(rows: Rows) -> list[Finding]:
     findings = []
     if again:
         where = _of(again)
-        findings.append(Finding("warn", Text(f"{where.zh}与前面的行完全相同,会多学一遍。",
-                                             f"{where.en}: the same as an earlier row, so it counts twice."), again))
+        findings.append(
+            Finding(
+                "warn",
+                Text(
+                    f"{where.zh}与前面的行完全相同,会多学一遍。",
+                    f"{where.en}: the same as an earlier row, so it counts twice.",
+                ),
+                again,
+            )
+        )
     if several:
         shown = "; ".join(" / ".join(str(i + 1) for i in group[:4]) for group in several[:5])
         rows_of = tuple(sorted(i for group in several for i in group))
-        findings.append(Finding("warn", Text(f"{len(several)} 个问题有不同的回答:第 {shown} 行。确认是有意的。",
-                                             f"Same question, different answers: rows {shown}. Is this meant?"),
-                                rows_of))
+        findings.append(
+            Finding(
+                "warn",
+                Text(
+                    f"{len(several)} 个问题有不同的回答:第 {shown} 行。确认是有意的。",
+                    f"Same question, different answers: rows {shown}. Is this meant?",
+                ),
+                rows_of,
+            )
+        )
     return findings
 
 
@@ -179,9 +252,16 @@ def _old_names(rows: Rows, new: Sequence[str]) -> list[Finding]:
     if not claims:
         return []
     where = _of(claims)
-    return [Finding("warn", Text(f"{where.zh}的回答里仍自称旧的身份(如 Qwen、通义、阿里)。请改成新的名字。",
-                                 f"{where.en}: the answer still claims the old identity (Qwen, Alibaba). Change it."),
-                    claims)]
+    return [
+        Finding(
+            "warn",
+            Text(
+                f"{where.zh}的回答里仍自称旧的身份(如 Qwen、通义、阿里)。请改成新的名字。",
+                f"{where.en}: the answer still claims the old identity (Qwen, Alibaba). Change it.",
+            ),
+            claims,
+        )
+    ]
 
 
 def _claims(answer: str, kept: set[str]) -> bool:

@@ -63,9 +63,13 @@ def read_json(text: str) -> Listing:
     if text[start] == "{":
         return _objects(text, start)
     raise _error(
-        text, start, 0,
-        Text("JSON 数据应以 [ 或 { 开头。若是表格,请把扩展名改成 .csv 或 .tsv。",
-             "JSON data begins with [ or {. If this is a table, give the file the ending .csv or .tsv."),
+        text,
+        start,
+        0,
+        Text(
+            "JSON 数据应以 [ 或 { 开头。若是表格,请把扩展名改成 .csv 或 .tsv。",
+            "JSON data begins with [ or {. If this is a table, give the file the ending .csv or .tsv.",
+        ),
     )
 
 
@@ -73,8 +77,10 @@ def check_count(rows: int) -> None:
     """Raise DatasetError once a file has more than MAX_ROWS rows."""
     if rows > MAX_ROWS:
         raise DatasetError(
-            Text(f"文件超过 {MAX_ROWS:,} 行,这是上限。请拆开或抽取一部分。",
-                 f"The file has more than {MAX_ROWS:,} rows, which is the limit. Split it or draw a part.")
+            Text(
+                f"文件超过 {MAX_ROWS:,} 行,这是上限。请拆开或抽取一部分。",
+                f"The file has more than {MAX_ROWS:,} rows, which is the limit. Split it or draw a part.",
+            )
         )
 
 
@@ -96,12 +102,23 @@ def _elements(text: str, start: int) -> Iterator[Record]:
                 raise _error(text, comma, rows, _missing(text, comma))
             at = _skip(_SPACE, text, comma + 1)
             if text[at : at + 1] == "]":
-                raise _error(text, comma, rows, Text("最后一行后面多了一个逗号,请删掉。",
-                                                     "There is a comma after the last row. Delete it."))
+                raise _error(
+                    text,
+                    comma,
+                    rows,
+                    Text("最后一行后面多了一个逗号,请删掉。", "There is a comma after the last row. Delete it."),
+                )
     tail = _skip(_SPACE, text, at + 1)
     if tail < len(text):
-        raise _error(text, tail, rows, Text("列表已经结束,后面还有内容。请删掉多余的部分,或把几个列表合成一个。",
-                                            "The list has ended, yet more follows. Delete it, or join the lists."))
+        raise _error(
+            text,
+            tail,
+            rows,
+            Text(
+                "列表已经结束,后面还有内容。请删掉多余的部分,或把几个列表合成一个。",
+                "The list has ended, yet more follows. Delete it, or join the lists.",
+            ),
+        )
 
 
 def _objects(text: str, start: int) -> Listing:
@@ -115,9 +132,15 @@ def _objects(text: str, start: int) -> Listing:
         at = _skip(_GAP, text, end)
         marks += text.count("\ufeff", end, at)
         if at < len(text) and text[at] == ",":
-            raise _error(text, at, len(records), Text(
-                "对象之间有逗号:整个文件请用 [ ] 括起来,或每行一个对象、去掉逗号。",
-                "Objects are separated by commas: put [ ] around the whole file, or one object a line without commas."))
+            raise _error(
+                text,
+                at,
+                len(records),
+                Text(
+                    "对象之间有逗号:整个文件请用 [ ] 括起来,或每行一个对象、去掉逗号。",
+                    "Objects are separated by commas: put [ ] around the whole file, or one object a line without commas.",
+                ),
+            )
     wrapped = _unwrap(records[0]) if len(records) == 1 else None
     if wrapped:
         return wrapped
@@ -160,11 +183,17 @@ def _value(text: str, at: int, rows: int) -> tuple[object, int]:
         raise _error(text, error.pos, rows, _advice(error)) from None
     except _DuplicateKeyError as error:
         key = shorten([error.key])
-        raise _error(text, at, rows, Text(f"这一行里“{key}”出现了两次,请删掉一个。",
-                                          f"The key “{key}” stands twice in this row. Delete one."), rows) from None
+        raise _error(
+            text,
+            at,
+            rows,
+            Text(f"这一行里“{key}”出现了两次,请删掉一个。", f"The key “{key}” stands twice in this row. Delete one."),
+            rows,
+        ) from None
     except RecursionError:
-        deep = Text("这一行的括号嵌套太深,不是问答数据。",
-                    "This row is nested too deeply for a question and an answer.")
+        deep = Text(
+            "这一行的括号嵌套太深,不是问答数据。", "This row is nested too deeply for a question and an answer."
+        )
         raise _error(text, at, rows, deep, rows) from None
 
 
@@ -219,44 +248,62 @@ def _error(text: str, offset: int, rows: int, what: Text, row: int | None = None
     complete_zh = f"它前面有 {rows} 行完整的数据。" if rows else ""
     complete_en = f" {rows} complete row{'s precede' if rows > 1 else ' precedes'} it." if rows else ""
     return DatasetError(
-        Text(f"第 {line} 行第 {column} 列:{what.zh}附近是:{shown}。{complete_zh}",
-             f"Line {line}, column {column}: {what.en} Near: {shown}.{complete_en}"),
+        Text(
+            f"第 {line} 行第 {column} 列:{what.zh}附近是:{shown}。{complete_zh}",
+            f"Line {line}, column {column}: {what.en} Near: {shown}.{complete_en}",
+        ),
         row,
     )
 
 
 def _missing(text: str, offset: int) -> Text:
     if offset >= len(text):
-        return Text("文件在这里断了,列表没有结束的 ]。请重新下载,或补上 ]。",
-                    "The file stops here before the closing ]. Download it again, or add the ].")
-    return Text("两行之间缺少逗号,或多了一个引号。",
-                "A comma between two rows is missing, or there is a quotation mark too many.")
+        return Text(
+            "文件在这里断了,列表没有结束的 ]。请重新下载,或补上 ]。",
+            "The file stops here before the closing ]. Download it again, or add the ].",
+        )
+    return Text(
+        "两行之间缺少逗号,或多了一个引号。",
+        "A comma between two rows is missing, or there is a quotation mark too many.",
+    )
 
 
 def _advice(error: json.JSONDecodeError) -> Text:
     """What to do about a JSON error, from the parser's message."""
     if error.pos >= len(error.doc.rstrip()):
-        return Text("文件在这里断了,这一行不完整。请重新下载,或补全最后一行。",
-                    "The file stops here in the middle of a row. Download it again, or complete the last row.")
+        return Text(
+            "文件在这里断了,这一行不完整。请重新下载,或补全最后一行。",
+            "The file stops here in the middle of a row. Download it again, or complete the last row.",
+        )
     message = error.msg
     if message.startswith("Invalid control character"):
-        return Text("引号里有换行或制表符。请写成 \\n 或 \\t。",
-                    "A line break or tab inside quotation marks. Write \\n or \\t.")
+        return Text(
+            "引号里有换行或制表符。请写成 \\n 或 \\t。", "A line break or tab inside quotation marks. Write \\n or \\t."
+        )
     if message.startswith("Unterminated string"):
-        return Text("这个引号没有配对的另一个,文件可能在这里断了。请补上引号,或重新下载。",
-                    "This quotation mark is never closed; the file may be cut off here. Close it or download again.")
+        return Text(
+            "这个引号没有配对的另一个,文件可能在这里断了。请补上引号,或重新下载。",
+            "This quotation mark is never closed; the file may be cut off here. Close it or download again.",
+        )
     if message.startswith("Invalid \\"):
-        return Text("反斜杠用错了。请把 \\ 写成 \\\\。",
-                    "A backslash that means nothing here. Write \\\\ for a backslash.")
+        return Text(
+            "反斜杠用错了。请把 \\ 写成 \\\\。", "A backslash that means nothing here. Write \\\\ for a backslash."
+        )
     if message.startswith("Expecting property name"):
-        return Text("这里应是双引号括起的键;也可能多了一个逗号,或用了单引号。",
-                    "A key in double quotation marks is expected; there may be a comma too many, or single quotes.")
+        return Text(
+            "这里应是双引号括起的键;也可能多了一个逗号,或用了单引号。",
+            "A key in double quotation marks is expected; there may be a comma too many, or single quotes.",
+        )
     if message.startswith("Expecting ',' delimiter"):
-        return Text("这里缺少逗号,或上一个引号结束得太早(引号里的引号要写成 \\\")。",
-                    "A comma is missing, or the quotation ended too early (write \\\" inside one).")
+        return Text(
+            '这里缺少逗号,或上一个引号结束得太早(引号里的引号要写成 \\")。',
+            'A comma is missing, or the quotation ended too early (write \\" inside one).',
+        )
     if message.startswith("Expecting ':' delimiter"):
         return Text("键后面缺少冒号。", "A colon is missing after the key.")
     if message.startswith("Expecting value"):
-        return Text("这里缺少内容;文字要用双引号括起,也可能多了一个逗号。",
-                    "A value is missing; text stands in double quotation marks, or there is a comma too many.")
+        return Text(
+            "这里缺少内容;文字要用双引号括起,也可能多了一个逗号。",
+            "A value is missing; text stands in double quotation marks, or there is a comma too many.",
+        )
     return Text("这里不是合法的 JSON。", "This is not valid JSON.")

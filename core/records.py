@@ -14,7 +14,11 @@ from core.json_records import Listing, Number, Record, shorten
 from core.text import Text
 
 _ROLES: dict[str, Role] = {
-    "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
     "bot": "assistant",
 }
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
@@ -41,9 +45,12 @@ def to_rows(listing: Listing) -> tuple[tuple[Row, ...], tuple[Text, ...]]:
         if columns is None:
             columns = known[keys] = recognise(keys)
             if not columns.complete:
-                raise reader.refuse(Text(
-                    f"{_EXPECTED.zh}这里有的是:{shorten(list(keys)) or '(空)'}。",
-                    f"{_EXPECTED.en} Found: {shorten(list(keys)) or '(nothing)'}."))
+                raise reader.refuse(
+                    Text(
+                        f"{_EXPECTED.zh}这里有的是:{shorten(list(keys)) or '(空)'}。",
+                        f"{_EXPECTED.en} Found: {shorten(list(keys)) or '(nothing)'}.",
+                    )
+                )
         extra.update(columns.extra)
         rows.append(reader.row(value, columns))
     return tuple(rows), _notes(rows, known, extra)
@@ -54,8 +61,10 @@ def _object(record: Record, index: int) -> dict[str, object]:
         return record.value
     kind = _kind(record.value)
     raise DatasetError(
-        Text(f"第 {index + 1} 行(文件第 {record.line} 行)是{kind.zh},应是带键的对象。{_EXPECTED.zh}",
-             f"Row {index + 1} (line {record.line}) is {kind.en}; an object with keys is expected. {_EXPECTED.en}"),
+        Text(
+            f"第 {index + 1} 行(文件第 {record.line} 行)是{kind.zh},应是带键的对象。{_EXPECTED.zh}",
+            f"Row {index + 1} (line {record.line}) is {kind.en}; an object with keys is expected. {_EXPECTED.en}",
+        ),
         index,
     )
 
@@ -75,11 +84,15 @@ def _notes(rows: list[Row], known: dict[tuple[str, ...], Columns], extra: Counte
     if several:
         notes.append(Text(f"{several} 行是多轮对话。", f"Rows with several turns: {several}."))
     if unanswered:
-        notes.append(Text(f"{unanswered} 行没有回答,已照样导入。",
-                          f"Rows without an answer, imported as they are: {unanswered}."))
+        notes.append(
+            Text(
+                f"{unanswered} 行没有回答,已照样导入。", f"Rows without an answer, imported as they are: {unanswered}."
+            )
+        )
     if unasked:
-        notes.append(Text(f"{unasked} 行没有问题,已照样导入。",
-                          f"Rows without a question, imported as they are: {unasked}."))
+        notes.append(
+            Text(f"{unasked} 行没有问题,已照样导入。", f"Rows without a question, imported as they are: {unasked}.")
+        )
     if blank:
         notes.append(Text(f"{blank} 行是空行,训练时不用。", f"Empty rows, left out of training: {blank}."))
     return tuple(notes)
@@ -125,14 +138,24 @@ class _Reader:
         key = shorten([key])
         if not isinstance(value, str):
             kind = _kind(value)
-            raise self.refuse(Text(
-                f"“{key}”是{kind.zh},应是文字。请用双引号括起来,或填上内容。",
-                f"“{key}” is {kind.en}; text is expected. Put it in quotation marks, or fill it in."))
+            raise self.refuse(
+                Text(
+                    f"“{key}”是{kind.zh},应是文字。请用双引号括起来,或填上内容。",
+                    f"“{key}” is {kind.en}; text is expected. Put it in quotation marks, or fill it in.",
+                )
+            )
         if found := _UNUSABLE.search(value):
-            zh, en = ("空字符(NUL)", "a NUL character") if found[0] == "\0" else (
-                "半个字符(残缺的表情符号)", "half a character (a broken emoji)")
-            raise self.refuse(Text(f"“{key}”的第 {found.start() + 1} 个字符是{zh},请删掉。",
-                                   f"“{key}” holds {en} at position {found.start() + 1}. Delete it."))
+            zh, en = (
+                ("空字符(NUL)", "a NUL character")
+                if found[0] == "\0"
+                else ("半个字符(残缺的表情符号)", "half a character (a broken emoji)")
+            )
+            raise self.refuse(
+                Text(
+                    f"“{key}”的第 {found.start() + 1} 个字符是{zh},请删掉。",
+                    f"“{key}” holds {en} at position {found.start() + 1}. Delete it.",
+                )
+            )
         return value
 
     def _history(self, value: object, key: str) -> tuple[Message, ...]:
@@ -145,8 +168,9 @@ class _Reader:
         if value is None or value == [] or (isinstance(value, str) and not value.strip()):
             return ()
         if not isinstance(value, list):
-            raise self.refuse(Text(f"“{key}”应是 [[问, 答], …] 这样的列表。",
-                                   f"“{key}” must be a list like [[question, answer], …]."))
+            raise self.refuse(
+                Text(f"“{key}”应是 [[问, 答], …] 这样的列表。", f"“{key}” must be a list like [[question, answer], …].")
+            )
         turns: list[Message] = []
         for item in value:
             if isinstance(item, dict):
@@ -156,41 +180,62 @@ class _Reader:
                 turns.append(Message("assistant", self._text(item[1], key)))
             else:
                 kind = _kind(item)
-                raise self.refuse(Text(f"“{key}”里有{kind.zh},每一轮应是 [问, 答]。",
-                                       f"“{key}” holds {kind.en}; each turn must be [question, answer]."))
+                raise self.refuse(
+                    Text(
+                        f"“{key}”里有{kind.zh},每一轮应是 [问, 答]。",
+                        f"“{key}” holds {kind.en}; each turn must be [question, answer].",
+                    )
+                )
         return tuple(turns)
 
     def _conversation(self, value: object, key: str, system: str, given_input: str) -> Row:
         """A row from turns: the last question and answer, what came before as history."""
         if not isinstance(value, list) or not value:
             kind = _kind(value)
-            raise self.refuse(Text(f"“{key}”是{kind.zh},应是由若干轮组成的列表。",
-                                   f"“{key}” is {kind.en}; a list of turns is expected."))
+            raise self.refuse(
+                Text(
+                    f"“{key}”是{kind.zh},应是由若干轮组成的列表。",
+                    f"“{key}” is {kind.en}; a list of turns is expected.",
+                )
+            )
         turns = [turn for item in value for turn in self._turns(item, key)]
         if turns[0].role == "system":
             own = turns.pop(0).content
             if system and system != own:
-                raise self.refuse(Text("有两个不同的系统提示词,请删掉一个。",
-                                       "There are two different system prompts. Delete one."))
+                raise self.refuse(
+                    Text("有两个不同的系统提示词,请删掉一个。", "There are two different system prompts. Delete one.")
+                )
             system = own
         if not turns or turns[-1].role == "system":
-            raise self.refuse(Text("对话以系统提示词结束,没有问题也没有回答。",
-                                   "The turns end with a system prompt; no question or answer follows."))
+            raise self.refuse(
+                Text(
+                    "对话以系统提示词结束,没有问题也没有回答。",
+                    "The turns end with a system prompt; no question or answer follows.",
+                )
+            )
         output = turns.pop().content if turns[-1].role == "assistant" else ""
         question = turns.pop().content if turns and turns[-1].role == "user" else ""
         if given_input and question.endswith(f"\n{given_input}"):
             question = question[: -len(given_input) - 1]
         elif given_input:
-            raise self.refuse(Text("“input”不是最后一个问题的结尾,不知道该放在哪里。请删掉它。",
-                                   "“input” is not the end of the last question, so its place is unclear. Delete it."))
+            raise self.refuse(
+                Text(
+                    "“input”不是最后一个问题的结尾,不知道该放在哪里。请删掉它。",
+                    "“input” is not the end of the last question, so its place is unclear. Delete it.",
+                )
+            )
         return Row(question, given_input, output, system, tuple(turns))
 
     def _turns(self, item: object, key: str) -> list[Message]:
         """One turn, or two for an old pair such as {"user": ..., "assistant": ...}."""
         if not isinstance(item, dict):
             kind = _kind(item)
-            raise self.refuse(Text(f"“{key}”里有{kind.zh},每一轮应是带 role 和 content 的对象。",
-                                   f"“{key}” holds {kind.en}; each turn must be an object with role and content."))
+            raise self.refuse(
+                Text(
+                    f"“{key}”里有{kind.zh},每一轮应是带 role 和 content 的对象。",
+                    f"“{key}” holds {kind.en}; each turn must be an object with role and content.",
+                )
+            )
         turn = cast(dict[str, object], item)
         role_key = next((name for name in ("role", "from") if name in turn), "")
         content_key = next((name for name in ("content", "value") if name in turn), "")
@@ -204,18 +249,25 @@ class _Reader:
                 Message("assistant", self._text(turn[pair["assistant"]], pair["assistant"])),
             ]
         shown = shorten(list(turn)) or "{}"
-        raise self.refuse(Text(f"一轮对话需要 role 和 content(或 from 和 value),这里有的是:{shown}。",
-                               f"A turn needs role and content (or from and value). Found: {shown}."))
+        raise self.refuse(
+            Text(
+                f"一轮对话需要 role 和 content(或 from 和 value),这里有的是:{shown}。",
+                f"A turn needs role and content (or from and value). Found: {shown}.",
+            )
+        )
 
     def _role(self, value: object) -> Role:
         if isinstance(value, str) and value.strip().lower() in _ROLES:
             return _ROLES[value.strip().lower()]
         shown = shorten([value]) if isinstance(value, str) else _kind(value).en
-        raise self.refuse(Text(
-            f"有一轮的角色是“{shown}”。只支持 system、user(human)、assistant(gpt、bot);"
-            "工具调用的数据还不能训练,请删掉这些行。",
-            f"A turn has the role “{shown}”. Only system, user (human) and assistant (gpt, bot) are supported; "
-            "tool calls cannot be trained yet, so delete such rows."))
+        raise self.refuse(
+            Text(
+                f"有一轮的角色是“{shown}”。只支持 system、user(human)、assistant(gpt、bot);"
+                "工具调用的数据还不能训练,请删掉这些行。",
+                f"A turn has the role “{shown}”. Only system, user (human) and assistant (gpt, bot) are supported; "
+                "tool calls cannot be trained yet, so delete such rows.",
+            )
+        )
 
 
 def _kind(value: object) -> Text:

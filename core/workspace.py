@@ -156,8 +156,8 @@ class Workspace:
         return info
 
     def presets(self) -> list[Preset]:
-        """The shipped presets and the user's."""
-        return presets.load_presets(self.home / "presets")
+        """The shipped presets and the user's, as they are for the chosen base model."""
+        return [preset.for_model(self.model) for preset in presets.load_presets(self.home / "presets")]
 
     @property
     def default_preset(self) -> Preset:
@@ -319,7 +319,7 @@ class Workspace:
             return TrainConfig(model=self.model, quant_method=resident.quant_method, torch_dtype=resident.dtype)
         if wanted:
             return self.run(wanted[0]).config
-        return replace(self.default_preset.config, model=self.model)
+        return self.default_preset.config
 
     # -- the top bar --
 

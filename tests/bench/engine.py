@@ -67,7 +67,7 @@ def headline(engine: Engine, config: TrainConfig, rows: list[Row], folder: Path)
     train(engine, run, threading.Event())
     steps = [event for event in run.events if event["type"] == "step"]
     probed = [event for event in run.events if event["type"] == "probed"]
-    saved = next(event for event in run.events if event["type"] == "saved")
+    saved = run.last("saved") or {}
     return {
         "what": f"headline {config.quant_method} {config.torch_dtype}",
         "start_to_adapter_on_disk_s": round(float(str(saved["time"])) - begun, 2),
@@ -113,7 +113,7 @@ def pair(engine: Engine, adapter: str, tokens: int) -> list[dict[str, object]]:
         ("base + tuned", [Column(messages), Column(messages, adapter)]),
     ):
         for _ in stream(engine, columns, Sampling(max_new_tokens=8)):
-            pass
+            pass  # warms up what this batch needs
         reset()
         begun = time.perf_counter()
         replies = list(stream(engine, columns, Sampling(max_new_tokens=tokens)))[-1]
@@ -145,6 +145,47 @@ def plain_generate(engine: Engine, tokens: int) -> dict[str, object]:
     return {"what": "peer: transformers.generate, base alone", "tokens_per_second": round(tokens / wall, 1)}
 
 
+def memory(engine: Engine, config: TrainConfig) -> list[dict[str, object]]:
+    """Peak of one optimizer step at several lengths, with and without recomputation, beside the estimate."""
+    import random
+
+    import torch
+
+    from core import estimate
+    from core.encode import IGNORE, Example
+
+    engine.create_adapter("memory", config)
+    found = []
+    with engine.turn() as resident:
+        optimizer = torch.optim.AdamW(resident.backend.adapter_parameters("memory"), lr=1e-5, fused=True)
+        for length, count, recompute in ((45, 12, False), (512, 1, False), (512, 4, False), (2048, 1, False),
+                                         (2048, 1, True), (4096, 1, True)):  # fmt: skip
+            draw = random.Random(0)
+            ids = [tuple(draw.randrange(1000) for _ in range(length)) for _ in range(count)]
+            examples = [Example(row, (IGNORE,) * (length // 2) + row[length // 2 :]) for row in ids]
+            answers = sum(example.answer_tokens for example in examples)
+            for _ in range(2):
+                reset()
+                resident.backend.loss_and_grads(pack(examples, resident.backend.device), "memory", answers, recompute)
+                optimizer.step()
+                optimizer.zero_grad()
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            resident.backend.loss_and_grads(pack(examples, resident.backend.device), "memory", answers, recompute)
+            torch.cuda.synchronize()
+            seconds = time.perf_counter() - begun
+            optimizer.zero_grad()
+            tokens = length * count
+            guess = estimate.peak_bytes(resident.info, config, engine.device, tokens, answers, recompute)
+            found.append({
+                "what": f"memory {config.quant_method} {count} x {length} recompute {recompute}",
+                "answer_tokens": answers, "tokens_per_second": round(tokens / seconds),
+                "estimate_with_context_gib": round(guess / 2**30, 2), **gigabytes(),
+            })  # fmt: skip
+    engine.detach("memory")
+    return found
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--model", default="pocket")
@@ -152,6 +193,7 @@ def main() -> None:
     arguments.add_argument("--preset", default="identity")
     arguments.add_argument("--tokens", type=int, default=128)
     arguments.add_argument("--nf4", action="store_true", help="also the QLoRA preset")
+    arguments.add_argument("--memory", action="store_true", help="also the peak of single steps beside the estimate")
     arguments.add_argument("--out", type=Path)
     parsed = arguments.parse_args()
     rows = read_rows(parsed.rows)
@@ -185,6 +227,9 @@ def main() -> None:
                 show(record)
             engine.detach("run-1")
             engine.detach("run-2")
+            if parsed.memory:
+                for record in memory(engine, config):
+                    show(record)
             show(plain_generate(engine, parsed.tokens))
         engine.unload()
 

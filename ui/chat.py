@@ -1,0 +1,153 @@
+"""Tab 4: a conversation with the base model or any adapter, also while a run trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from core.generate import Column, Sampling
+from ui import talk
+from ui.page import Page
+from ui.pieces import heading, note
+from ui.talk import Turn
+
+Shown = dict[object, object]
+
+
+class ChatTab:
+    """The tab's components and handlers."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.stops = talk.Stops()
+        t = page.t
+        with gr.Row(elem_classes="oc-columns"):
+            with gr.Column(scale=7, min_width=420):
+                self.chat = gr.Chatbot(
+                    elem_id="chat", elem_classes="oc-chat", label=t("chat.title"), height="calc(100dvh - 204px)",
+                    min_height=300, placeholder=t("chat.empty"), editable="user", **talk.CHATBOT,
+                )  # fmt: skip
+                self.meter = gr.HTML(talk.idle_meter(), elem_id="chat-meter", apply_default_css=False)
+                self.question = gr.Textbox(
+                    show_label=False, label=t("chat.ask"), placeholder=t("chat.ask"), submit_btn=True, lines=1,
+                    max_lines=8, container=False, elem_id="chat-ask", elem_classes="oc-ask",
+                )  # fmt: skip
+            with gr.Column(scale=3, min_width=290):
+                self._build_settings()
+
+    def _build_settings(self) -> None:
+        t = self.page.t
+        with gr.Column(elem_classes="oc-card"):
+            heading(t("chat.settings"))
+            self.pick = gr.Dropdown([], label=t("chat.model"), elem_id="chat-model", min_width=120)
+            self.system = gr.Textbox(
+                label=t("talk.system"), info=t("talk.system.note"), lines=2, max_lines=8, elem_id="chat-system"
+            )
+            self.temperature = gr.Slider(
+                0, 1.5, 0.7, step=0.05, label=t("chat.temperature"), info=t("chat.temperature.note"),
+                elem_id="chat-temperature",
+            )  # fmt: skip
+            self.length = gr.Slider(16, 4096, 512, step=16, label=t("chat.length"), elem_id="chat-length")
+            self.clear = gr.Button(t("chat.clear"), size="sm", elem_id="chat-clear")
+        self.hint = gr.HTML(note(t("chat.hint")), apply_default_css=False)
+
+    @property
+    def settings(self) -> list[gr.components.Component]:
+        """What an answer depends on besides the conversation."""
+        return [self.pick, self.system, self.temperature, self.length]
+
+    def wire(self, demo: gr.Blocks) -> None:
+        """Connect the tab to itself; the frame calls `on_changed` when runs come or go."""
+        shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
+        picked, answers = [self.pick, self.system], [self.chat, self.meter, self.question]
+        demo.load(shown(self.on_load), None, picked, **quiet)
+        self.pick.input(shown(self.on_pick), [self.pick], [self.system], **quiet)
+        again = (
+            gr.on(
+                [self.question.submit], shown(self.on_ask), [self.question, self.chat, *self.settings], answers, **quiet
+            ),
+            self.chat.retry(shown(self.on_retry), [self.chat, *self.settings], answers, **quiet),
+            self.chat.edit(shown(self.on_edit), [self.chat, *self.settings], answers, **quiet),
+        )
+        for event in again:
+            # Both: gradio runs no `then` after an error.
+            event.then(self.on_done, None, [self.question], **quiet)
+            event.failure(self.on_failed, None, [self.question, self.meter], **quiet)
+        self.question.stop(self.on_stop, None, None, queue=False, api_visibility="private")
+        self.chat.undo(shown(self.on_undo), [self.chat], answers, **quiet)
+        gr.on([self.clear.click, self.chat.clear], self.on_clear, None, [self.chat, self.meter], **quiet)
+
+    def on_load(self) -> Shown:
+        """The page was opened: offer the newest finished run."""
+        newest = talk.newest(self.page)
+        return {
+            self.pick: gr.update(choices=talk.choices(self.page), value=newest),
+            self.system: talk.system_of(self.page, newest),
+        }
+
+    def on_changed(self, pick: str, system: str) -> Shown:
+        """Runs came or went: what was picked stays while it exists."""
+        offered = talk.choices(self.page)
+        kept = pick if pick in [run_id for _, run_id in offered] else talk.newest(self.page)
+        prompt = system if kept == pick else talk.system_of(self.page, kept)
+        return {self.pick: gr.update(choices=offered, value=kept), self.system: prompt}
+
+    def on_pick(self, pick: str) -> str:
+        """Another model: its training prompt becomes the system prompt."""
+        return talk.system_of(self.page, pick)
+
+    def on_ask(self, request: gr.Request, question: str, history: list[Turn], *settings: object) -> Iterator[Shown]:
+        """Send a message."""
+        if not question.strip():
+            yield gr.skip()  # a generator that yields nothing empties its outputs
+        else:
+            yield from self._answer(request, talk.asked(talk.plain(history), question), *settings)
+
+    def on_retry(
+        self, request: gr.Request, event: gr.RetryData, history: list[Turn], *settings: object
+    ) -> Iterator[Shown]:
+        """Answer the same message again."""
+        yield from self._answer(request, talk.plain(history)[: int(event.index) + 1], *settings)
+
+    def on_edit(
+        self, request: gr.Request, event: gr.EditData, history: list[Turn], *settings: object
+    ) -> Iterator[Shown]:
+        """Answer a message that was changed; what came after it is dropped."""
+        before = talk.plain(history)[: int(event.index)]
+        yield from self._answer(request, talk.asked(before, str(event.value)), *settings)
+
+    def on_undo(self, event: gr.UndoData, history: list[Turn]) -> Shown:
+        """Take the last message back into the input."""
+        turns, index = talk.plain(history), int(event.index)
+        return {self.chat: turns[:index], self.question: turns[index]["content"], self.meter: talk.idle_meter()}
+
+    def _answer(
+        self, request: gr.Request, history: list[Turn], pick: str, system: str, temperature: float, length: float
+    ) -> Iterator[Shown]:
+        sampling = Sampling(temperature=float(temperature), max_new_tokens=int(length))
+        column = Column(talk.messages(system or "", history), pick or None)
+        busy = gr.update(value="", submit_btn=False, stop_btn=True)
+        yield {self.chat: history, self.meter: talk.meter(self.page, None), self.question: busy}
+        stop = self.stops.begin(request.session_hash)
+        try:
+            for (reply,) in self.page.workspace.answer([column], sampling, stop):
+                yield {self.chat: talk.answered(history, reply), self.meter: talk.meter(self.page, reply)}
+        finally:
+            self.stops.end(request.session_hash, stop)
+
+    def on_done(self) -> object:
+        """The input takes the next message."""
+        return gr.update(submit_btn=True, stop_btn=False)
+
+    def on_failed(self) -> tuple[object, str]:
+        """The toast says why there is no answer; nobody is thinking any more."""
+        return self.on_done(), talk.idle_meter()
+
+    def on_stop(self, request: gr.Request) -> None:
+        """Stop this page's answer; what is there stays."""
+        self.stops.stop(request.session_hash)
+
+    def on_clear(self) -> Shown:
+        """Begin a new conversation."""
+        return {self.chat: [], self.meter: talk.idle_meter()}

@@ -1,0 +1,58 @@
+"""The frame: top bar and four tabs over one workspace, in one language."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from core.text import Language
+from core.workspace import Workspace
+from ui.chat import ChatTab
+from ui.compare import CompareTab
+from ui.data import DataTab
+from ui.edits import Edits
+from ui.page import Page
+from ui.top_bar import TopBar
+from ui.train import TrainTab
+
+
+def build(workspace: Workspace, language: Language, edits: Edits | None = None) -> gr.Blocks:
+    """The page in `language`. Pages over the same workspace share `edits`, which keeps them from overwriting."""
+    page = Page(workspace, language, edits or Edits(workspace))
+    with gr.Blocks(
+        title=page.t("app.title"), fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
+    ) as demo:
+        bar = TopBar(page, elem_id="top")
+        with gr.Tabs(elem_id="tabs", selected="data", overflow_behavior="wrap") as tabs:
+            with gr.Tab(page.t("tab.data"), id="data", elem_id="tab-data"):
+                data = DataTab(page)
+            with gr.Tab(page.t("tab.train"), id="train", elem_id="tab-train") as train_tab:
+                train = TrainTab(page)
+            with gr.Tab(page.t("tab.compare"), id="compare", elem_id="tab-compare"):
+                compare = CompareTab(page)
+            with gr.Tab(page.t("tab.chat"), id="chat", elem_id="tab-chat"):
+                chat = ChatTab(page)
+        data.wire(demo, train.form)
+        train.wire(demo)
+        train.visit(train_tab)
+        compare.wire(demo)
+        chat.wire(demo)
+        _join(page, bar, tabs, data, train, compare, chat)
+    return demo.queue(api_open=False, default_concurrency_limit=8)
+
+
+def _join(
+    page: Page, bar: TopBar, tabs: gr.Tabs, data: DataTab, train: TrainTab, compare: CompareTab, chat: ChatTab
+) -> None:
+    """What one tab's event does in another."""
+    shown, quiet = page.shown, {"show_progress": "hidden", "api_visibility": "private"}
+    gr.on([bar.change, bar.input], shown(train.on_changed), [train.selected], train.progress, **quiet)
+    bar.change(shown(compare.on_changed), compare.picks, compare.picks, **quiet)
+    bar.change(shown(chat.on_changed), [chat.pick, chat.system], [chat.pick, chat.system], **quiet)
+    bar.select(shown(train.on_active), None, train.progress, **quiet)
+
+    def on_next(name: str) -> dict[object, object]:
+        offered = gr.update(choices=page.workspace.datasets(), value=name)
+        return {tabs: gr.Tabs(selected="train"), train.dataset: offered}
+
+    following = data.next.click(shown(on_next), [data.shown], [tabs, train.dataset], **quiet)
+    following.then(shown(train.on_preview), [train.dataset, *train.settings], [train.preview], **quiet)

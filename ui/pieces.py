@@ -1,0 +1,66 @@
+"""Small pieces of HTML that several tabs share. Everything that a person or a model wrote passes through `safe`."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+import gradio as gr
+
+_ICONS = {
+    "add": "M8 3v10M3 8h10",
+    "edit": "M10.6 3.2l2.2 2.2M3 13l.7-2.9 7.2-7.2a1 1 0 0 1 1.4 0l.8.8a1 1 0 0 1 0 1.4L5.9 12.3 3 13z",
+    "delete": "M3 4.5h10M6.5 4.5V3h3v1.5M4.5 4.5l.6 8.5h5.8l.6-8.5M6.8 7v3.8M9.2 7v3.8",
+    "download": "M8 2.5v7.5M4.8 7.2L8 10.4l3.2-3.2M3 13.2h10",
+    "theme": "M8 2.5a5.5 5.5 0 1 0 0 11zM8 2.5a5.5 5.5 0 0 1 0 11",
+}
+
+
+def safe(text: object) -> str:
+    """`text` as HTML that shows exactly these characters."""
+    return html.escape(str(text))
+
+
+def icon(name: str) -> str:
+    """A 16 px line drawing; its button or link carries the accessible name."""
+    return (
+        '<svg class="oc-icon" viewBox="0 0 16 16" aria-hidden="true" fill="none" stroke="currentColor"'
+        f' stroke-width="1.4" stroke-linecap="round" stroke-linejoin="round"><path d="{_ICONS[name]}"/></svg>'
+    )
+
+
+def heading(title: str, note: str = "") -> gr.HTML:
+    """A card's first line."""
+    extra = f"<span>{safe(note)}</span>" if note else ""
+    return gr.HTML(f'<div class="oc-head"><h2>{safe(title)}</h2>{extra}</div>', apply_default_css=False)
+
+
+def tag(text: str, kind: str = "") -> str:
+    """A small coloured word: kind ok, warn, bad, base, tuned or "" for grey."""
+    return f'<span class="oc-tag {kind}">{safe(text)}</span>'
+
+
+def checklist(items: Iterable[tuple[str, str]]) -> str:
+    """Lines of (level, text), each with a mark that does not rely on colour: ok, warn or bad."""
+    marks = {"ok": "✓", "warn": "!", "bad": "✕"}
+    lines = (f'<li class="{level}"><i>{marks[level]}</i><span>{safe(text)}</span></li>' for level, text in items)
+    return f'<ul class="oc-list">{"".join(lines)}</ul>'
+
+
+def note(text: str) -> str:
+    """A muted line."""
+    return f'<div class="oc-note">{safe(text)}</div>'
+
+
+def show_bytes(count: float | None) -> str:
+    """A size in GB (10^9 bytes), in MB below one."""
+    if count is None:
+        return "–"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def show_seconds(seconds: float) -> str:
+    """m:ss, or h:mm:ss from one hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

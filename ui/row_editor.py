@@ -1,0 +1,161 @@
+"""RowEditor: the table of questions and answers as a gradio component, drawn by ui/static/row_editor.js.
+
+For the page:
+- value: rows, core's or dicts of cells; handlers receive `Cells`, a list of dicts, and `clean` makes rows of it.
+- Bind `input` with trigger_mode="always_last": gradio's default drops an edit made while one is being saved.
+  Do not answer it with the rows; answer `gr.update(saved=saved_now(value))`, which the footer waits for. The event
+  comes again, three times at most, while that answer is missing.
+- `gr.update(value=rows)` replaces the rows; a person can undo it. With another `dataset` name in the same
+  update, another table is opened and the undo history starts anew.
+- `gr.update(identity=card(...))` redraws what placeholders stand for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import gradio as gr
+
+from core.dataset import Identity, Row
+from core.text import Language, Text
+from ui.rows import cells, clean
+
+__all__ = ["Cells", "RowEditor", "card", "clean", "saved_now"]
+
+_STATIC = Path(__file__).parent / "static"
+_SCRIPTS = ("row_text.js", "row_editor.js", "row_actions.js")
+_STRINGS: dict[str, Text] = {
+    "add": Text("添加一行", "Add row"),
+    "add_title": Text("在末尾添加一行", "Add a row at the end"),
+    "undo": Text("撤销", "Undo"),
+    "redo": Text("重做", "Redo"),
+    "clear": Text("删除全部行", "Delete all rows"),
+    "search": Text("搜索", "Search"),
+    "hint": Text("可从 Excel 直接粘贴 · Ctrl+Enter 新行", "Paste from a spreadsheet · Ctrl+Enter adds a row"),
+    "question": Text("问题", "Question"),
+    "input": Text("补充输入", "Extra input"),
+    "answer": Text("回答", "Answer"),
+    "rows_label": Text("问答行", "Question and answer rows"),
+    "question_missing": Text("写一个问题", "Write a question"),
+    "input_missing": Text("补充输入(可不填)", "Extra input (optional)"),
+    "answer_missing": Text("还没有回答", "No answer yet"),
+    "row_tools": Text("这一行", "This row"),
+    "up": Text("上移", "Move up"),
+    "down": Text("下移", "Move down"),
+    "duplicate": Text("复制此行", "Duplicate"),
+    "remove": Text("删除此行", "Delete row"),
+    "add_input": Text("添加补充输入", "Add extra input"),
+    "drag": Text("拖动以移动", "Drag to move"),
+    "system": Text("系统", "system"),
+    "multi_turn": Text("多轮", "multi-turn"),
+    "unresolved": Text("未填写", "not given"),
+    "count": Text("{n} 行", "{n} rows"),
+    "count_one": Text("{n} 行", "{n} row"),
+    "todo": Text("{n} 行没写完", "{n} incomplete"),
+    "saved": Text("已保存 {time}", "saved {time}"),
+    "unsaved": Text("未保存…", "unsaved…"),
+    "failed": Text("没有保存成功,请检查程序是否还在运行", "Not saved. Is the program still running?"),
+    "removed": Text("已删除 {n} 行,Ctrl+Z 撤销", "Rows deleted: {n}. Ctrl+Z brings them back"),
+    "pasted": Text("已粘贴 {n} 行", "Rows pasted: {n}"),
+    "dropped": Text(",{n} 列放不下,没有粘贴", ". Columns that found no place: {n}"),
+    "too_many": Text("最多 {n} 行,没有粘贴", "The limit is {n} rows; nothing was pasted"),
+    "empty": Text("还没有数据", "No rows yet"),
+    "empty_hint": Text("添加一行、从 Excel 粘贴,或导入文件", "Add a row, paste from a spreadsheet or import a file"),
+    "nothing_found": Text("没有找到", "Nothing found"),
+    "nothing_found_hint": Text("按 Esc 清除搜索", "Press Esc to clear the search"),
+    "keys_title": Text("快捷键", "Shortcuts"),
+}
+_KEYS: tuple[tuple[str, Text], ...] = (
+    ("Ctrl + Enter", Text("在下面新建一行", "New row below")),
+    ("Alt + ↑ ↓", Text("移动这一行", "Move this row")),
+    ("Ctrl + D", Text("复制这一行", "Duplicate this row")),
+    ("Ctrl + Shift + Del", Text("删除这一行", "Delete this row")),
+    ("Ctrl + Z", Text("撤销", "Undo")),
+    ("Ctrl + Y", Text("重做", "Redo")),
+    ("Ctrl + V", Text("从表格软件粘贴多行", "Paste rows from a spreadsheet")),
+)
+
+
+class Cells(list[object]):
+    """What a handler receives: the rows as the browser sent them, not checked yet, and which edit they are."""
+
+    revision: int | None = None
+
+
+def saved_now(value: object = None) -> str:
+    """What to put in `saved` once `value` was stored: the time, and the edit, so that a later one stays unsaved."""
+    revision = getattr(value, "revision", None)
+    time = datetime.now().isoformat(timespec="microseconds")
+    return time if revision is None else f"{time}#{revision}"
+
+
+def card(identity: Identity) -> dict[str, str]:
+    """The value for `identity`."""
+    return {
+        "name_zh": identity.name_zh, "name_en": identity.name_en,
+        "author_zh": identity.author_zh, "author_en": identity.author_en,
+    }  # fmt: skip
+
+
+class RowEditor(gr.HTML):
+    """An editable table of rows; see the top of this file for how a page talks to it."""
+
+    def __init__(
+        self,
+        language: Language = "zh",
+        value: Iterable[Row | Mapping[str, object]] | None = None,
+        *,
+        identity: Mapping[str, str] | None = None,
+        dataset: str = "",
+        saved: str = "",
+        elem_id: str | None = None,
+        render: bool = True,
+    ) -> None:
+        # Gradio's HTML takes any name that is quoted in the script for an event unless it is a real attribute.
+        self.language, self.identity, self.dataset, self.saved = language, dict(identity or {}), dataset, saved
+        words: dict[str, object] = {key: text.of(language) for key, text in _STRINGS.items()}
+        words["keys"] = [[keys, text.of(language)] for keys, text in _KEYS]
+        super().__init__(
+            value=value,
+            html_template='<div class="re"></div>',
+            js_on_load=_script(),
+            head=f"<style>{(_STATIC / 'row_editor.css').read_text('utf-8')}</style>",
+            apply_default_css=False,
+            elem_id=elem_id,
+            render=render,
+            text=words,
+            identity=self.identity,
+            saved=saved,
+        )
+
+    def preprocess(self, payload: object) -> object:
+        """The editor's JSON as Cells; anything else as it is, for `clean` to refuse."""
+        if not isinstance(payload, str):
+            return payload
+        try:
+            value = json.loads(payload or '{"rows": []}')
+        except ValueError:
+            return None
+        if not (isinstance(value, dict) and isinstance(value.get("rows"), list)):
+            return None
+        sent, revision = Cells(value["rows"]), value.get("revision")
+        sent.revision = revision if isinstance(revision, int) else None
+        return sent
+
+    def postprocess(self, value: Iterable[Row | Mapping[str, object]] | str | None) -> str:
+        """Rows and their dataset's name as one JSON string: one prop, so both arrive at once, and quick to compare."""
+        if isinstance(value, str):
+            return value
+        rows = [cells(row) if isinstance(row, Row) else dict(row) for row in value or ()]
+        return json.dumps({"dataset": self.dataset, "rows": rows}, ensure_ascii=False)
+
+    def api_info(self) -> dict[str, object]:
+        """What the endpoint takes and gives."""
+        return {"type": "string"}
+
+
+def _script() -> str:
+    return "\n".join((_STATIC / name).read_text("utf-8") for name in _SCRIPTS)

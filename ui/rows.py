@@ -1,0 +1,93 @@
+"""Cells of the row editor <-> core's rows. What the browser sends is checked here; nothing of it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from core.dataset import ROLES, Message, Row, from_json
+from core.errors import DatasetError
+from core.text import Text
+
+MAX_ROWS = 50_000
+MAX_CELL_CHARACTERS = 300_000
+MAX_TURNS = 1_000
+
+
+def cells(row: Row) -> dict[str, object]:
+    """The row as the editor holds it: three cells, and `system` and `history` where the row has them."""
+    value: dict[str, object] = {"instruction": row.instruction, "input": row.input, "output": row.output}
+    if row.system:
+        value["system"] = row.system
+    if row.history:
+        value["history"] = [{"role": message.role, "content": message.content} for message in row.history]
+    return value
+
+
+def clean(value: object) -> list[Row]:
+    """The rows that the editor sent. Raises DatasetError for another shape, too many rows or too long a cell."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise DatasetError(
+            Text(
+                zh="表格内容的格式不对;请刷新页面后重试。",
+                en="The table arrived in a wrong shape; reload the page and try again.",
+            )
+        )
+    items = list(value)
+    if len(items) > MAX_ROWS:
+        raise DatasetError(
+            Text(
+                zh=f"表格有 {len(items)} 行,最多 {MAX_ROWS} 行。请拆成几个数据集。",
+                en=f"The table has {len(items)} rows; the limit is {MAX_ROWS}. Split it into several datasets.",
+            )
+        )
+    return [item if isinstance(item, Row) else _row(item, i) for i, item in enumerate(items)]
+
+
+def _row(value: object, row: int) -> Row:
+    if not isinstance(value, dict):
+        raise _wrong(row)
+    known = {key: value.get(key, "") for key in ("instruction", "input", "output", "system")}
+    for cell in known.values():
+        _check_length(cell, row)
+    plain = from_json(known, row)
+    texts = (_whole(cell) for cell in (plain.instruction, plain.input, plain.output, plain.system))
+    return replace(Row(*texts), history=_history(value.get("history", []), row))
+
+
+def _history(value: object, row: int) -> tuple[Message, ...]:
+    if not isinstance(value, list) or len(value) > MAX_TURNS:
+        raise _wrong(row)
+    messages = []
+    for turn in value:
+        if not (isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)):
+            raise _wrong(row)
+        _check_length(turn["content"], row)
+        messages.append(Message(turn["role"], _whole(turn["content"])))
+    return tuple(messages)
+
+
+def _check_length(cell: object, row: int) -> None:
+    if isinstance(cell, str) and len(cell) > MAX_CELL_CHARACTERS:
+        raise DatasetError(
+            Text(
+                zh=f"第 {row + 1} 行有一格 {len(cell)} 个字,最多 {MAX_CELL_CHARACTERS} 个。请拆成几行。",
+                en=f"Row {row + 1} has a cell of {len(cell)} characters; the limit is {MAX_CELL_CHARACTERS}. Split it.",
+            ),
+            row,
+        )
+
+
+def _wrong(row: int) -> DatasetError:
+    return DatasetError(
+        Text(
+            zh=f"第 {row + 1} 行的格式不对;请刷新页面后重试。",
+            en=f"Row {row + 1} arrived in a wrong shape; reload the page and try again.",
+        ),
+        row,
+    )
+
+
+def _whole(text: str) -> str:
+    """`text` with halves of a character pair (a cut emoji) replaced: they cannot be written as UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,84 @@
+"""The list of runs: newest first, its state, hit score, adapter download and removal. Knows no training."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import gradio as gr
+
+from core.run import Run
+from ui.page import Page
+from ui.pieces import icon, note, safe, tag
+
+_SCRIPT = """
+element.addEventListener('click', async event => {
+  const button = event.target.closest('button[data-run]');
+  if (!button) return;
+  const id = button.dataset.run;
+  if (!button.dataset.ask) return trigger('open', {id});
+  if (await onecard.confirm(JSON.parse(button.dataset.ask)) !== null) trigger('remove', {id});
+});
+"""
+STATUS = {
+    "new": ("run.new", ""),
+    "running": ("run.running", "tuned"),
+    "finished": ("run.finished", "ok"),
+    "stopped": ("run.stopped", "warn"),
+    "failed": ("run.failed", "bad"),
+    "interrupted": ("run.interrupted", "warn"),
+}
+
+
+class RunList(gr.HTML):
+    """Value: the html of `draw`. Events: open and remove, both with the run's `id`."""
+
+    def __init__(self, value: str | None = None, **rest: object) -> None:
+        super().__init__(value=value, js_on_load=_SCRIPT, apply_default_css=False, **rest)
+
+    def api_info(self) -> dict[str, object]:
+        """The value is html."""
+        return {"type": "string"}
+
+
+def draw(page: Page, runs: Sequence[Run], selected: str | None) -> str:
+    """The list as html, with `selected` marked."""
+    if not runs:
+        return note(page.t("runs.none"))
+    return f'<ul class="oc-runs">{"".join(_line(page, run, run.id == selected) for run in runs)}</ul>'
+
+
+def status_tag(page: Page, run: Run) -> str:
+    """The run's state as a coloured word."""
+    key, kind = STATUS[run.status]
+    return tag(page.t(key), kind)
+
+
+def _line(page: Page, run: Run, selected: bool) -> str:
+    hits = run.hits
+    score = tag(f"{hits[0]}/{hits[1]}", "ok" if hits[0] == hits[1] else "warn") if hits else ""
+    state = "" if run.status == "finished" and hits else status_tag(page, run)
+    when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
+    actions = ""
+    if run.adapter is not None:
+        name = safe(page.t("runs.download", title=run.title))
+        path = f"/export/adapter/{quote(run.id, safe='')}.zip"
+        actions += f'<a href="{path}" download title="{name}" aria-label="{name}">{icon("download")}</a>'
+    if run.status != "running":
+        ask = {
+            "title": page.t("runs.delete.ask", title=run.title),
+            "ok": page.t("ask.delete"),
+            "cancel": page.t("ask.cancel"),
+        }
+        name = safe(page.t("runs.delete", title=run.title))
+        actions += (
+            f'<button data-run="{safe(run.id)}" data-ask="{safe(json.dumps(ask))}" title="{name}" aria-label="{name}">'
+            f"{icon('delete')}</button>"
+        )
+    current = ' aria-current="true"' if selected else ""
+    return (
+        f'<li><button class="oc-run" data-run="{safe(run.id)}"{current}><span><b>{safe(run.title)}</b>'
+        f"<small>{when}</small></span><span>{score}{state}</span></button><span class='oc-acts'>{actions}</span></li>"
+    )

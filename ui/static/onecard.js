@@ -1,0 +1,138 @@
+// The page's own behaviour, loaded in <head> before anything is drawn: theme, language, tabs, dialogs, shortcuts and
+// the names that gradio's buttons lack. Everything is under one global, `onecard`.
+
+window.onecard = (() => {
+  const THEME = 'onecard_theme';
+  const english = document.documentElement.lang === 'en';
+  const words = english
+    ? { send: 'Send', stop: 'Stop', undo: 'Undo', close: 'Close' }
+    : { send: '发送', stop: '停止', undo: '撤销', close: '关闭' };
+
+  // Storage may be blocked by the browser; the page works without it.
+  const recall = key => { try { return localStorage.getItem(key); } catch { return null; } };
+  const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* not kept */ } };
+
+  // ---- theme: what was chosen, else what the system wants
+
+  const wantsDark = () => {
+    const chosen = recall(THEME);
+    return chosen ? chosen === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+  };
+  const paint = () => {
+    const dark = wantsDark();
+    document.documentElement.style.background = dark ? '#0d1114' : '#f6f7f9';
+    document.documentElement.style.colorScheme = dark ? 'dark' : 'light';
+    if (document.body && document.body.classList.contains('dark') !== dark) document.body.classList.toggle('dark', dark);
+  };
+  const switchTheme = () => {
+    remember(THEME, wantsDark() ? 'light' : 'dark');
+    paint();
+  };
+  paint();
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', paint);
+
+  // ---- language: a cookie for the next visit, the open tab for this one
+
+  const switchLanguage = event => {
+    const link = event.currentTarget;
+    document.cookie = `onecard_language=${link.dataset.language};path=/;max-age=31536000;samesite=lax`;
+    link.href = `/${link.dataset.language}/${location.hash}`;
+  };
+
+  // ---- tabs: the open one is in the address, so reload and language keep it
+
+  const tabButton = name => document.getElementById(`tab-${name}-button`);
+  const openTab = name => tabButton(name)?.click();
+  const noteTab = event => {
+    const button = event.target.closest?.('button[role=tab]');
+    const name = button?.id.match(/^tab-(\w+)-button$/)?.[1];
+    if (name) history.replaceState(null, '', `#${name}`);
+  };
+  // Gradio draws the tabs before they listen, and then opens its own first choice: ask until it holds.
+  const openNotedTab = () => {
+    const name = location.hash.slice(1);
+    if (!/^\w+$/.test(name)) return;
+    let held = 0, tries = 0;
+    const timer = setInterval(() => {
+      const button = tabButton(name);
+      if (button?.getAttribute('aria-selected') === 'true') held += 1;
+      else { held = 0; button?.click(); }
+      if (held > 4 || ++tries > 150 || location.hash !== `#${name}`) clearInterval(timer);
+    }, 100);
+  };
+
+  // ---- dialogs: resolve to null when cancelled, to the typed text or "" when confirmed
+
+  const dialog = (asked, value) => new Promise(resolve => {
+    const box = document.createElement('dialog');
+    box.className = 'oc-dialog';
+    box.innerHTML = '<form method="dialog"><p></p><input type="text" maxlength="60"><div>' +
+      '<button type="button" value="no"></button><button type="submit" value="yes"></button></div></form>';
+    const [title, input] = [box.querySelector('p'), box.querySelector('input')];
+    const [cancel, ok] = box.querySelectorAll('button');
+    title.textContent = asked.title;
+    title.id = 'oc-dialog-title';
+    box.setAttribute('aria-labelledby', title.id);
+    cancel.textContent = asked.cancel;
+    ok.textContent = asked.ok;
+    if (value === null) input.remove();
+    else { input.value = value; input.setAttribute('aria-labelledby', title.id); }
+    let answer = null;
+    box.querySelector('form').addEventListener('submit', () => { answer = value === null ? '' : input.value; });
+    cancel.addEventListener('click', () => box.close());
+    box.addEventListener('close', () => { box.remove(); resolve(answer); });
+    document.body.append(box);
+    box.showModal();
+    if (value !== null) input.select(); else ok.focus();
+  });
+  const confirm = asked => dialog(asked, null);
+  const prompt = (asked, value) => dialog(asked, value ?? '');
+
+  // ---- buttons
+
+  // A double click is one click: its second half must not stop the run that the first one started.
+  const dropSecondClick = event => {
+    if (event.detail > 1 && event.target.closest?.('button.lg, button.sm')) {
+      event.stopImmediatePropagation();
+      event.preventDefault();
+    }
+  };
+
+  const nameButtons = () => {
+    const name = (selector, label) => document.querySelectorAll(selector).forEach(button => {
+      if (!button.getAttribute('aria-label')) { button.setAttribute('aria-label', label); button.title = label; }
+    });
+    name('.oc-ask button.submit-button', words.send);
+    name('.oc-ask button.stop-button', words.stop);
+  };
+
+  // ---- keyboard: Alt+1..4 opens a tab, Ctrl+Enter sends, Esc stops an answer
+
+  const shortcuts = event => {
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.altKey && !event.ctrlKey && !event.metaKey && /^Digit[1-4]$/.test(event.code)) {
+      event.preventDefault();
+      openTab(['data', 'train', 'compare', 'chat'][event.code.slice(5) - 1]);
+    }
+    if (event.key === 'Escape' && !document.querySelector('dialog[open]')) {
+      const stop = [...document.querySelectorAll('.oc-ask button.stop-button')].find(button => button.offsetParent);
+      stop?.click();
+    }
+  };
+
+  // ---- start
+
+  const start = () => {
+    paint();
+    // Gradio sets its own class on <body> when it starts; ours wins.
+    new MutationObserver(paint).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+    openNotedTab();
+    new MutationObserver(nameButtons).observe(document.body, { childList: true, subtree: true });
+  };
+  document.addEventListener('click', dropSecondClick, true);
+  document.addEventListener('click', noteTab);
+  document.addEventListener('keydown', shortcuts);
+  if (document.body) start(); else document.addEventListener('DOMContentLoaded', start);
+
+  return { confirm, prompt, openTab, switchTheme, switchLanguage };
+})();

@@ -1,0 +1,362 @@
+// The row editor: a table of questions and answers in plain DOM. Runs once per page as the body of a function with
+// (element, trigger, props, server, upload, watch). Three files make that one body: row_text.js (pure functions), this
+// one (the frame, the rows on the page, the way to the server) and row_actions.js (what a person does to them).
+//
+// props.value     {"dataset", "revision", "rows"} as ONE JSON string: Gradio compares props several times per edit,
+//                 and strings compare fast. It is assigned at once on every edit, so a click on any button sees it;
+//                 only the event is delayed.
+// props.text      labels; props.identity, props.saved: set by the page (see row_editor.py)
+// A row is never changed in place, so an undo step is an array of references and "same object" means "same row".
+
+const text = props.text;
+const FIELDS = ["instruction", "input", "output"];
+const UNDO_STEPS = 100, EAGER_ROWS = 200, MAX_ROWS = 50000;
+const SEND_DELAY = 400, CONFIRM_DELAY = 5000, RESENDS = 3, ECHO_AGE = 5000;
+
+let lines = [];                         // one per row, in order: {row, node, number, parts, wantsInput}
+let past = [], future = [];             // undo and redo: arrays of rows
+let session = null;                     // the textarea whose typing already has its undo step
+let query = "";
+const lineOfNode = new WeakMap();
+
+// ---- small tools -----------------------------------------------------------------------------------------------
+
+const ICONS = {
+  add: "M8 3v10M3 8h10",
+  undo: "M5.5 3 2.5 6l3 3M2.5 6h7a3.75 3.75 0 0 1 0 7.5H6",
+  redo: "m10.5 3 3 3-3 3M13.5 6h-7a3.75 3.75 0 0 0 0 7.5H10",
+  search: "M7 12A5 5 0 1 0 7 2a5 5 0 0 0 0 10ZM10.7 10.7 14 14",
+  shortcuts: "M1.5 4h13v8.5h-13ZM4.2 6.7h.01M6.8 6.7h.01M9.3 6.7h.01M11.8 6.7h.01M5 9.8h6",
+  clear: "M2.5 4.5h11M6 4.5v-2h4v2M4 4.5l.6 9h6.8l.6-9",
+  input: "M2.5 4h11M2.5 8h5M2.5 12h4M11 8v6M8 11h6",
+  up: "M8 13V3.5M4 7.5l4-4 4 4",
+  down: "M8 3v9.5M4 8.5l4 4 4-4",
+  duplicate: "M5.5 5.5h8v8h-8ZM10.5 5.5v-3h-8v8h3",
+  remove: "M2.5 4.5h11M6 4.5v-2h4v2M4 4.5l.6 9h6.8l.6-9M6.7 7.2v3.6M9.3 7.2v3.6",
+};
+
+function h(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const path = document.createElementNS(svg.namespaceURI, "path");
+  svg.setAttribute("viewBox", "0 0 16 16");
+  svg.setAttribute("aria-hidden", "true");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** A button that runs commands[name]; `title` is its accessible name and tooltip unless it shows a label. */
+function button(name, title, label = "") {
+  const look = label ? "re-button" : "re-icon";
+  const node = h("button", { type: "button", class: look, "data-do": name, title }, icon(name));
+  if (label) node.append(h("span", {}, label)); else node.setAttribute("aria-label", title);
+  return node;
+}
+
+const phrase = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (_, key) => values[key]);
+const rowsNow = () => lines.map((line) => line.row);
+const lineAt = (node) => lineOfNode.get(node?.closest?.(".re-row")) ?? null;
+
+// ---- the frame: built once -------------------------------------------------------------------------------------
+
+const search = h("input", { type: "search", class: "re-search", placeholder: text.search, "aria-label": text.search });
+const found = h("span", { class: "re-found", "aria-live": "polite" });
+const undoButton = button("undo", text.undo);
+const redoButton = button("redo", text.redo);
+const keysButton = button("shortcuts", text.keys_title);
+const keysPanel = h("div", { class: "re-keys", hidden: "" }, h("b", {}, text.keys_title));
+for (const [keys, what] of text.keys) keysPanel.append(h("kbd", {}, keys), h("span", {}, what));
+keysButton.setAttribute("aria-expanded", "false");
+
+const bar = h("div", { class: "re-bar" },
+  button("add", text.add_title, text.add),
+  h("span", { class: "re-group" }, undoButton, redoButton),
+  h("label", { class: "re-find" }, icon("search"), search, found),
+  h("span", { class: "re-hint" }, text.hint),
+  h("span", { class: "re-group" }, keysButton, button("clear", text.clear)), keysPanel);
+
+const id = `re${Math.random().toString(36).slice(2, 8)}`;   // for aria-labelledby: "Question 12"
+const head = h("div", { class: "re-head", "aria-hidden": "true" },
+  h("span", {}, "#"), h("span", { id: `${id}-instruction` }, text.question),
+  h("span", { id: `${id}-output` }, text.answer), h("span", { id: `${id}-input`, hidden: "" }, text.input));
+const body = h("div", { class: "re-body", role: "list", tabindex: "-1", "aria-label": text.rows_label });
+const empty = h("div", { class: "re-empty" }, h("b", {}), h("span", {}));
+const count = h("span", { class: "re-count" });
+const incomplete = h("span", { class: "re-todo" });
+const state = h("span", { class: "re-state" });
+const note = h("span", { class: "re-note", role: "status" });
+const foot = h("div", { class: "re-foot" }, count, incomplete, state, note);
+const root = h("div", { class: "re" }, bar, head, body, empty, foot);
+element.replaceChildren(root);
+
+// One set of row buttons for the whole table; it moves to the row under the pointer or with the caret.
+const tools = h("div", { class: "re-tools", role: "group", "aria-label": text.row_tools });
+for (const name of ["up", "down", "duplicate", "remove"]) tools.append(button(name, text[name]));
+const addInput = button("input", text.add_input);
+for (const node of [...tools.children, addInput]) node.tabIndex = -1;    // Tab goes from cell to cell; keys do the same
+
+// ---- one row: built when it comes near the screen --------------------------------------------------------------
+
+const nearby = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) build(lineOfNode.get(entry.target));
+}, { root: body, rootMargin: "800px 0px" });
+
+function newLine(row) {
+  const node = h("div", { class: "re-row", role: "listitem" });
+  const line = { row, node, number: 0, parts: null, wantsInput: false };
+  lineOfNode.set(node, line);
+  nearby.observe(node);
+  return line;
+}
+
+function textarea(line, field) {
+  const node = h("textarea", {
+    rows: "1", "data-field": field, spellcheck: "false",
+    "aria-labelledby": `${id}-${field} ${line.parts.number.id}`,
+    placeholder: { instruction: text.question_missing, input: text.input_missing, output: text.answer_missing }[field],
+  });
+  return node;
+}
+
+let serial = 0;
+
+function build(line) {
+  if (line.parts) return;
+  nearby.unobserve(line.node);
+  const parts = line.parts = {
+    number: h("span", { class: "re-number", id: `${id}-n${serial++}`, title: text.drag }, String(line.number)),
+    question: h("div", { class: "re-cell" }),
+    answer: h("div", { class: "re-cell re-answer" }),
+  };
+  parts.question.append(parts.instruction = textarea(line, "instruction"));
+  parts.answer.append(parts.output = textarea(line, "output"));
+  line.node.append(parts.number, parts.question, parts.answer);
+  paint(line);
+}
+
+/** Bring the row's cells to what the row says. A cell that already says it is left alone: its caret stays. */
+function paint(line) {
+  if (!line.parts) return;
+  const { parts, row } = line;
+  if (row.input) line.wantsInput = true;
+  if (line.wantsInput && !parts.input) parts.instruction.after(parts.input = textarea(line, "input"));
+  if (!line.wantsInput && parts.input) { parts.input.remove(); delete parts.input; }
+  for (const field of FIELDS) {
+    const cell = parts[field];
+    if (cell && cell.value !== row[field]) { cell.value = row[field]; fit(cell); }
+  }
+  mark(line);
+}
+
+/** Everything around the cells: the amber edge, the badges and the text with its placeholders resolved. */
+function mark(line) {
+  if (!line.parts) return;
+  const { parts, row, node } = line;
+  const todo = missing(row);
+  node.classList.toggle("is-incomplete", todo.length > 0);
+  for (const field of ["instruction", "output"]) parts[field].classList.toggle("is-missing", todo.includes(field));
+  if (Boolean(parts.badges) !== Boolean(row.system || row.history?.length)) badges(line);
+  preview(line, "question", questionOf(row));
+  preview(line, "answer", row.output);
+}
+
+function badges(line) {
+  const { parts, row } = line;
+  parts.badges?.remove();
+  parts.badges = null;
+  if (!row.system && !row.history?.length) return;
+  parts.badges = h("div", { class: "re-badges" });
+  const tip = (words) => words.length > 600 ? `${words.slice(0, 600)}…` : words;
+  if (row.system) parts.badges.append(h("span", { title: tip(String(row.system)) }, text.system));
+  if (row.history?.length) {
+    const turns = row.history.map((turn) => `${turn.role}: ${turn.content}`).join("\n");
+    parts.badges.append(h("span", { title: tip(turns) }, text.multi_turn));
+  }
+  parts.question.append(parts.badges);
+}
+
+function preview(line, cell, words) {
+  const key = `${cell}Preview`;
+  if (!hasPlaceholder(words)) {
+    line.parts[key]?.remove();
+    delete line.parts[key];
+    return;
+  }
+  const node = line.parts[key] ??= line.parts[cell].appendChild(h("div", { class: "re-preview" }));
+  const pieces = resolvePieces(words, languageOf(line.row), props.identity);
+  node.replaceChildren(...pieces.map(([kind, piece]) => {
+    if (kind === "plain") return piece;
+    return h("span", { class: `re-${kind}` }, kind === "missing" ? `${piece} ${text.unresolved}` : piece);
+  }));
+}
+
+// Textareas grow by themselves where the browser knows field-sizing; elsewhere by their scroll height.
+const growsByItself = CSS.supports("field-sizing", "content");
+
+function fit(cell) {
+  if (growsByItself) return;
+  cell.style.height = "auto";
+  cell.style.height = `${cell.scrollHeight}px`;
+}
+
+if (!growsByItself) {
+  let width = 0;
+  new ResizeObserver(() => {
+    if (width === (width = body.clientWidth)) return;
+    body.querySelectorAll("textarea").forEach(fit);
+  }).observe(body);
+}
+
+// ---- from rows to page: only what differs is touched -----------------------------------------------------------
+
+function show(rows) {
+  const spare = new Map(lines.map((line) => [line.row, line]));
+  const next = rows.map((row) => {
+    const line = spare.get(row);
+    spare.delete(row);
+    return line;
+  });
+  rows.forEach((row, i) => {
+    if (next[i]) return;
+    const old = lines[i];                                   // a changed row keeps its place and its DOM
+    if (old && spare.get(old.row) === old) {
+      spare.delete(old.row);
+      old.row = row;
+      old.wantsInput = Boolean(row.input);
+      paint(old);
+      if (old.parts) badges(old);
+      next[i] = old;
+    } else {
+      next[i] = newLine(row);
+    }
+  });
+  for (const line of spare.values()) {
+    if (line.node.contains(tools)) hideTools();
+    nearby.unobserve(line.node);
+    line.node.remove();
+  }
+  place(next);
+  lines = next;
+  lines.forEach((line, i) => {
+    if (line.number !== i + 1 && line.parts) line.parts.number.textContent = String(i + 1);
+    line.number = i + 1;
+    if (i < EAGER_ROWS) build(line);
+  });
+  if (query) filter();
+  showTotals();
+}
+
+/** Put the nodes in order. A node that has moved away is lifted out, so one move costs one insertion. */
+function place(next) {
+  let at = body.firstChild;
+  for (const { node } of next) {
+    if (node === at) {
+      at = at.nextSibling;
+    } else if (at && node === at.nextSibling) {
+      const lifted = at;
+      at = node.nextSibling;
+      lifted.remove();
+    } else {
+      body.insertBefore(node, at);
+    }
+  }
+}
+
+function showTotals() {
+  const todo = lines.reduce((sum, line) => sum + (missing(line.row).length > 0), 0);
+  count.textContent = phrase(lines.length === 1 ? text.count_one : text.count, { n: lines.length });
+  incomplete.textContent = todo ? phrase(text.todo, { n: todo }) : "";
+  undoButton.disabled = !past.length;
+  redoButton.disabled = !future.length;
+  const hits = query ? lines.filter((line) => !line.node.hidden).length : lines.length;
+  empty.hidden = hits > 0;
+  empty.children[0].textContent = lines.length ? text.nothing_found : text.empty;
+  empty.children[1].textContent = lines.length ? text.nothing_found_hint : text.empty_hint;
+}
+
+// ---- to the server ---------------------------------------------------------------------------------------------
+
+let mine = null;                        // the rows' JSON that the page and this table agree on
+let dataset = null;                     // the table's name; another one in a value from the server opens that table
+let revision = 0;                       // counts edits; `saved` names the one that was stored
+let sent = [];                          // what was sent lately: [time, JSON], to know a late echo
+let sendTimer = 0, confirmTimer = 0, resends = 0;
+let unsent = false, unsaved = false, failed = false;
+
+function push(composing = false) {
+  mine = JSON.stringify(rowsNow());
+  revision += 1;
+  props.value = sealed();
+  unsent = unsaved = true;
+  failed = false;
+  resends = 0;
+  showState();
+  showTotals();
+  clearTimeout(sendTimer);
+  if (!composing) sendTimer = setTimeout(send, SEND_DELAY);
+}
+
+const sealed = () => `{"dataset":${JSON.stringify(dataset)},"revision":${revision},"rows":${mine}}`;
+
+function send() {
+  clearTimeout(sendTimer);
+  clearTimeout(confirmTimer);
+  unsent = false;
+  sent = [...sent.slice(-7), [Date.now(), mine]];
+  trigger("input");
+  // An event can get lost (server restarting, save refused): say it again a few times, then say so.
+  confirmTimer = setTimeout(() => {
+    if (!unsaved || unsent || !element.isConnected) return;
+    if (resends++ < RESENDS) return send();
+    failed = true;
+    showState();
+  }, CONFIRM_DELAY);
+}
+
+const flush = () => { if (unsent) send(); };
+
+function showState() {
+  const time = /T(\d\d:\d\d)/.exec(props.saved ?? "")?.[1];
+  const saved = time ? phrase(text.saved, { time }) : (props.saved ?? "");
+  state.textContent = failed ? text.failed : unsaved ? text.unsaved : saved;
+  state.classList.toggle("is-failed", failed);
+}
+
+function confirmed() {
+  const stored = /#(\d+)$/.exec(props.saved ?? "")?.[1];
+  if (stored ? Number(stored) === revision : !unsent) unsaved = failed = false;
+  showState();
+}
+
+/** Rows that came from the server. They can be undone, unless another dataset was opened. */
+function load() {
+  const { rows, name } = unseal(props.value);
+  const json = JSON.stringify(rows);
+  const opened = name !== dataset;
+  dataset = name;
+  if (opened) { past = []; future = []; sent = []; }
+  if (json === mine) return showTotals();
+  if (!opened && mine !== null && sent.some(([at, was]) => was === json && Date.now() - at < ECHO_AGE)) {
+    props.value = sealed();                                 // an answer that was overtaken by further typing
+    return;
+  }
+  if (mine !== null && !opened) remember();
+  clearTimeout(sendTimer);
+  clearTimeout(confirmTimer);
+  unsent = unsaved = failed = false;
+  session = null;
+  sent = [];
+  mine = json;
+  if (opened) search.value = query = "";
+  show(rows);
+  filter();
+  if (opened) body.scrollTop = 0;
+  showState();
+}

@@ -1,0 +1,140 @@
+"""What Compare and Chat share: gradio's chat history <-> core's messages, the stop flags, the line under an answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from core import probes
+from core.dataset import Message
+from core.generate import Reply
+from ui.page import Page
+from ui.pieces import tag
+
+Turn = dict[str, object]
+BASE = ""  # the picker's value for the base model: gradio's dropdowns cannot hold None as a choice
+
+# Chat text is markdown of a model: pictures from elsewhere are blocked by the page's policy, raw HTML is sanitised.
+CHATBOT = {
+    "show_label": False,
+    "layout": "bubble",
+    "buttons": ["copy"],
+    "reasoning_tags": [("<think>", "</think>")],
+    "group_consecutive_messages": False,
+    "feedback_options": None,
+}
+
+
+def text_of(turn: Turn) -> str:
+    """The plain text of one turn, whichever of gradio's two shapes it has."""
+    content = turn.get("content", "")
+    if isinstance(content, str):
+        return content
+    blocks = content if isinstance(content, list) else [content]
+    return "".join(str(block.get("text", "")) for block in blocks if isinstance(block, dict))
+
+
+def messages(system: str, history: Sequence[Turn]) -> tuple[Message, ...]:
+    """The conversation as core takes it, the system prompt first if there is one."""
+    head = (Message("system", system.strip()),) if system.strip() else ()
+    turns = (Message("user" if turn.get("role") == "user" else "assistant", text_of(turn)) for turn in history)
+    return (*head, *turns)
+
+
+def plain(history: Sequence[Turn] | None) -> list[Turn]:
+    """The history as role and text only."""
+    return [{"role": turn.get("role", "user"), "content": text_of(turn)} for turn in history or []]
+
+
+def asked(history: Sequence[Turn], question: str) -> list[Turn]:
+    """The history with the question after it, instead of questions that got no answer."""
+    turns = list(history)
+    while turns and turns[-1]["role"] == "user":
+        turns.pop()
+    return [*turns, {"role": "user", "content": question}]
+
+
+def answered(history: Sequence[Turn], reply: Reply) -> list[Turn]:
+    """The history with the answer so far after it; nothing is added before its first character."""
+    return [*history, {"role": "assistant", "content": reply.text}] if reply.text or reply.done else list(history)
+
+
+class Stops:
+    """The stop flag of every page that is being answered; cooperative, so the text that is there stays."""
+
+    def __init__(self) -> None:
+        self._flags: dict[str, threading.Event] = {}
+
+    def begin(self, session: str) -> threading.Event:
+        """A fresh flag for this page; an answer still running there is told to stop."""
+        self.stop(session)
+        flag = self._flags[session] = threading.Event()
+        return flag
+
+    def stop(self, session: str) -> None:
+        """Tell this page's answer, if any, to stop."""
+        if flag := self._flags.get(session):
+            flag.set()
+
+    def end(self, session: str, flag: threading.Event) -> None:
+        """The answer is over, or its page was closed."""
+        flag.set()
+        if self._flags.get(session) is flag:
+            del self._flags[session]
+
+
+def meter(page: Page, reply: Reply | None) -> str:
+    """Time to the first token, speed and length; or that the answer waits for a training step."""
+    t = page.t
+    if reply is None:
+        return _line(t("talk.starting"))
+    if reply.first_token_seconds is None:
+        return _line(t("talk.waiting" if reply.waiting else "talk.starting"))
+    words = {
+        "first": f"{reply.first_token_seconds:.2f}",
+        "speed": f"{reply.tokens_per_second:.1f}",
+        "tokens": reply.tokens,
+    }
+    line = t("talk.meter", **words)
+    if reply.done and reply.finish in ("length", "cancelled"):
+        line += " · " + t("talk.cut" if reply.finish == "length" else "talk.stopped")
+    return _line(line)
+
+
+def idle_meter() -> str:
+    """The empty line that keeps the place."""
+    return _line("")
+
+
+def verdict(page: Page, run_id: str, question: str, text: str) -> str:
+    """A tag for what an answer says of who the model is, by the identity of run `run_id`; "" if it says nothing."""
+    if not run_id or not text:
+        return ""
+    new, old = page.workspace.identity_words(run_id)
+    # "Are you Qwen?" may be answered with "No, I am not Qwen".
+    old = tuple(word for word in old if word.lower() not in question.lower())
+    found = probes.verdict(text, new, old)
+    tags = {"hit": ("✓ " + page.t("verdict.hit"), "ok"), "old": (page.t("verdict.old"), "warn")}
+    return tag(*tags[found]) if found in tags else ""
+
+
+def choices(page: Page) -> list[tuple[str, str]]:
+    """The picker's entries: the base model, then every adapter made for it."""
+    base = (page.t("talk.base", model=page.workspace.status().model), BASE)
+    return [base, *((choice.label, choice.id) for choice in page.workspace.adapters())]
+
+
+def newest(page: Page) -> str:
+    """The newest adapter that is complete; the base model while there is none."""
+    complete = (choice.id for choice in page.workspace.adapters() if choice.run.adapter is not None)
+    return next(complete, BASE)
+
+
+def system_of(page: Page, *picked: str | None) -> str:
+    """The training prompt of the first picked adapter: without it a tuned model may fall back on its old self."""
+    prompts = {choice.id: choice.system for choice in page.workspace.adapters()}
+    return next((prompts[run_id] for run_id in picked if run_id in prompts), "")
+
+
+def _line(text: str) -> str:
+    return f'<div class="oc-meter">{text}</div>'

@@ -1,0 +1,114 @@
+"""The line at the top of every tab: name, model, what runs, the card's memory, language and theme.
+
+Asks the server for the state once a second, and tells the other tabs when a run began or ended.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from core.workspace import Status
+from ui.page import Page
+from ui.pieces import icon, safe, show_bytes
+
+_TEMPLATE = """
+<header class="oc-top">
+  <a class="oc-brand" href="${home}"><span class="oc-mark" aria-hidden="true"><i></i></span>${brand}</a>
+  <span class="oc-chip oc-model" data-is="model"></span>
+  <button type="button" class="oc-pill" data-is="pill" hidden><i></i><span></span></button>
+  <span class="oc-space"></span>
+  <span class="oc-memory" data-is="memory"><span></span><b role="img"><i></i></b></span>
+  <a class="oc-chip" data-language="${other}" href="/${other}/" lang="${other}" title="${switch_title}">${switch_to}</a>
+  <button type="button" class="oc-chip oc-square" data-theme title="${theme_title}" aria-label="${theme_title}">${theme}</button>
+</header>
+"""
+_SCRIPT = """
+const part = name => element.querySelector(`[data-is=${name}]`);
+let key = null, score = null, wait = 1000, timer = null;
+function show(state) {
+  part('model').textContent = state.model;
+  part('model').title = state.model_title;
+  const pill = part('pill');
+  pill.hidden = !state.pill;
+  pill.className = 'oc-pill' + (state.live ? ' live' : '');
+  pill.lastElementChild.textContent = state.pill;
+  const memory = part('memory');
+  memory.firstElementChild.textContent = state.memory;
+  memory.title = state.memory_title;
+  memory.lastElementChild.setAttribute('aria-label', state.memory_title);
+  memory.lastElementChild.firstElementChild.style.width = state.share + '%';
+  memory.classList.toggle('full', state.share >= 92);
+  document.documentElement.dataset.state = state.state;
+  if (key !== null && key !== state.key) trigger('change');
+  else if (score !== null && score !== state.score) trigger('input');
+  key = state.key;
+  score = state.score;
+}
+async function poll() {
+  clearTimeout(timer);
+  if (!element.isConnected) return;
+  if (!document.hidden) {
+    try { show(await server.status({})); wait = 1000; }
+    catch (error) { wait = Math.min(wait * 2, 10000); }
+  }
+  timer = setTimeout(poll, wait);
+}
+part('pill').addEventListener('click', () => { onecard.openTab('train'); trigger('select'); });
+element.querySelector('[data-language]').addEventListener('click', event => onecard.switchLanguage(event));
+element.querySelector('[data-theme]').addEventListener('click', () => onecard.switchTheme());
+document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
+poll();
+"""
+
+
+class TopBar(gr.HTML):
+    """Events: change, when a run began or ended; input, when it was probed; select, when the pill was clicked."""
+
+    def __init__(self, page: Page, **rest: object) -> None:
+        t, other = page.t, "en" if page.language == "zh" else "zh"
+
+        def status(_asked: object) -> dict[str, object]:
+            return _shown(page)
+
+        super().__init__(
+            html_template=_TEMPLATE, js_on_load=_SCRIPT, apply_default_css=False, server_functions=[status],
+            home=f"/{page.language}/", brand=t("app.name"), other=other, switch_to=t("app.switch"),
+            switch_title=t("app.switch.title"), theme=icon("theme"), theme_title=t("app.theme"), **rest,
+        )  # fmt: skip
+
+
+def _shown(page: Page) -> dict[str, object]:
+    state, t = page.workspace.status(), page.t
+    used, total = state.memory_used, state.memory_total
+    hits = next((run.hits for run in page.workspace.runs() if run.id == state.run_id), None)
+    amount = f"{used / 1e9:.1f} / {show_bytes(total)}"
+    return {
+        "state": state.state,
+        "key": f"{state.state} {state.run_id} {state.model} {len(page.workspace.runs())}",
+        "score": str(hits),
+        "model": state.model.rstrip("/").rpartition("/")[2],
+        "model_title": t("top.model", model=state.model, state=t(_MODEL_STATES.get(state.model_state, "top.absent"))),
+        "pill": _pill(page, state),
+        "live": state.state != "idle",
+        "memory": f"{_short(state.device)} · {amount}",
+        "memory_title": t("top.memory", device=state.device, amount=amount),
+        "share": round(100 * min(1.0, used / total)) if total else 0,
+    }
+
+
+_MODEL_STATES = {"absent": "top.absent", "loading": "top.loading", "ready": "top.ready", "failed": "top.failed"}
+
+
+def _pill(page: Page, state: Status) -> str:
+    t = page.t
+    if state.loading is not None:
+        return page.of(state.loading)
+    if state.state == "training":
+        return t("top.training", step=state.step, steps=state.steps)
+    keys = {"loading": "top.loading.model", "stopping": "top.stopping"}
+    return t(keys[state.state]) if state.state in keys else ""
+
+
+def _short(device: str) -> str:
+    name = device.split(" · ")[0].replace("(R)", "").replace("(TM)", "").split(" @ ")[0].strip()
+    return safe(name if len(name) <= 28 else name[:27] + "…")

@@ -1,0 +1,211 @@
+"""Tab 2, training: preset, settings and preview on the left; the chosen run's progress on the right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gradio as gr
+
+from core.config import TrainConfig
+from core.errors import UserError
+from core.workspace import Preview
+from ui import fields, notify, runs
+from ui.follow import Follow
+from ui.live import Live
+from ui.loss_chart import LossChart
+from ui.page import Page
+from ui.pieces import checklist, heading, safe, show_bytes, show_seconds, tag
+
+_FITS = {
+    "fits": ("preview.fits", "ok"),
+    "tight": ("preview.tight", "warn"),
+    "too big": ("preview.too_big", "bad"),
+    "unknown": ("preview.unknown", ""),
+}
+Shown = dict[object, object]
+
+
+class TrainTab:
+    """The tab's components and handlers. `role` is what the one button does on this page: start or stop."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.role = gr.State("start")
+        self.selected = gr.State(None)
+        with gr.Row(elem_classes="oc-columns"):
+            with gr.Column(scale=3, min_width=310):
+                self._build_settings()
+                with gr.Column(elem_classes="oc-card"):
+                    heading(page.t("runs.title"))
+                    self.runs = runs.RunList(elem_id="runs")
+            with gr.Column(scale=8, min_width=480):
+                self._build_progress()
+
+    def _build_settings(self) -> None:
+        t, workspace = self.page.t, self.page.workspace
+        self.presets = {preset.id: preset for preset in workspace.presets()}
+        first = workspace.default_preset
+        with gr.Column(elem_classes="oc-card"):
+            heading(t("train.preset"))
+            cards = [(f"{self.page.of(p.name)}\n{self.page.of(p.note)}", p.id) for p in self.presets.values()]
+            self.preset = gr.Radio(cards, value=first.id, label=t("train.preset"), show_label=False, elem_id="preset")
+            with gr.Row():
+                self.dataset = gr.Dropdown([], label=t("train.dataset"), elem_id="train-dataset", min_width=80)
+                self.model = gr.Dropdown(
+                    [], label=t("train.model"), allow_custom_value=True, elem_id="model", min_width=80
+                )
+            self.form = fields.build_form(self.page.language, first.config)
+            self.preview = gr.HTML(elem_id="preview", apply_default_css=False)
+            self.button = gr.Button(t("train.start"), variant="primary", elem_id="start")
+
+    def _build_progress(self) -> None:
+        t, page = self.page.t, self.page
+        follow = Follow(page)
+
+        # Gradio sets an attribute on server functions, which a bound method forbids.
+        def metrics(asked: dict[str, object]) -> dict[str, object]:
+            return follow.metrics(asked)
+
+        self.head = Live(mark=follow.state, draw=follow.draw_head, elem_id="run-head")
+        self.strip = Live(mark=follow.progress, draw=follow.draw_strip, elem_id="run-strip")
+        with gr.Column(elem_classes="oc-card"):
+            heading(t("chart.title"))
+            self.chart = LossChart([metrics], page.language, elem_id="loss")
+        with gr.Column(elem_classes="oc-card"):
+            heading(t("probes.title"), t("probes.note"))
+            self.probes = Live(mark=follow.probings, draw=follow.draw_probes, elem_id="probes")
+
+    @property
+    def settings(self) -> list[gr.components.Component]:
+        """What describes the run to start, in the order of `_config`."""
+        return [self.preset, self.model, *self.form.all]
+
+    @property
+    def progress(self) -> list[gr.components.Component]:
+        """What shows the chosen run and the button's role."""
+        shown = [self.selected, self.head, self.strip, self.chart, self.probes]
+        return [*shown, self.runs, self.role, self.button]
+
+    def wire(self, demo: gr.Blocks) -> None:
+        """Connect the tab to itself; the frame calls `on_changed` when the server's state changes."""
+        shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
+        look = {"fn": shown(self.on_preview), "inputs": [self.dataset, *self.settings], "outputs": [self.preview],
+                "trigger_mode": "always_last", **quiet}  # fmt: skip
+        progress = {"outputs": self.progress, **quiet}
+        demo.load(shown(self.on_load), None, [self.dataset, self.model, *self.progress], **quiet)
+        self.preset.input(shown(self.on_preset), [self.preset], self.form.all, **quiet)
+        self.model.input(shown(self.on_model), [self.model], [self.model], **quiet)
+        gr.on([field.change for field in (self.dataset, self.model, *self.form.all)], **look)
+        press = shown(self.on_press)
+        self.button.click(press, [self.role, self.dataset, *self.settings], **progress)
+        self.runs.open(shown(self.on_open), None, **progress)
+        self.runs.remove(shown(self.on_remove), [self.selected], **progress)
+
+    def visit(self, tab: gr.Tab) -> None:
+        """Look at the tables again whenever the tab is opened: they may have changed on the first one."""
+        shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
+        look = [self.dataset, *self.settings]
+        opened = tab.select(shown(self.on_visit), [self.dataset], [self.dataset], **quiet)
+        opened.then(shown(self.on_preview), look, [self.preview], **quiet)
+
+    # Settings
+
+    def on_load(self) -> Shown:
+        """The page was opened: offer what there is, show the run in progress or the newest one."""
+        workspace = self.page.workspace
+        names, model = workspace.datasets(), workspace.status().model
+        models = list(dict.fromkeys([model, *workspace.models()]))
+        newest = workspace.active or next(iter(workspace.runs()), None)
+        return {
+            self.dataset: gr.update(choices=names, value=names[0] if names else None),
+            self.model: gr.update(choices=models, value=model),
+            **self._show(newest.id if newest else None),
+        }
+
+    def on_visit(self, dataset: str | None) -> object:
+        """The tables there are now; the chosen one stays chosen while it exists."""
+        names = self.page.workspace.datasets()
+        return gr.update(choices=names, value=dataset if dataset in names else next(iter(names), None))
+
+    def on_preset(self, preset: str) -> list[str]:
+        """A preset fills the form."""
+        return fields.show(self.presets[preset].config)
+
+    def on_model(self, name: str) -> str:
+        """Another base model; one that cannot be used leaves the present one in place."""
+        with notify.told(self.page.language):
+            self.page.workspace.select_model((name or "").strip())
+        return self.page.workspace.status().model
+
+    def on_preview(self, dataset: str | None, *settings: object) -> str:
+        """What the run would take; a setting that cannot be used is named here, not in a toast at every key."""
+        try:
+            preview = self.page.workspace.preview(dataset or "", self._config(*settings))
+        except UserError as error:
+            return checklist([("bad", error.of(self.page.language))])
+        return self._draw_preview(preview)
+
+    def _config(self, preset: str, model: str, *values: object) -> TrainConfig:
+        chosen = self.presets.get(preset, self.page.workspace.default_preset)
+        return fields.read(values, replace(chosen.config, model=model or self.page.workspace.default_model))
+
+    def _draw_preview(self, preview: Preview) -> str:
+        t = self.page.t
+        key, kind = _FITS[preview.fits]
+        memory = t("preview.memory", needed=show_bytes(preview.memory_bytes), free=show_bytes(preview.free_bytes))
+        cells = [
+            (t("preview.rows"), f"{preview.rows:,}", ""),
+            (t("preview.tokens"), f"{preview.tokens:,}", ""),
+            (t("preview.steps"), f"{preview.steps:,}", ""),
+            (t("preview.time"), show_seconds(preview.seconds) if preview.seconds is not None else "–", ""),
+            (t("preview.memory.label"), memory, tag(t(key), kind)),
+        ]
+        facts = "".join(
+            f"<div><dt>{safe(name)}</dt><dd>{safe(value)}{extra}</dd></div>" for name, value, extra in cells
+        )
+        findings = [(f.level, self.page.of(f.text)) for f in preview.findings if f.level != "ok"]
+        return f'<dl class="oc-preview">{facts}</dl>{checklist(findings) if findings else ""}'
+
+    # The run
+
+    def on_press(self, role: str, dataset: str | None, *settings: object) -> Shown:
+        """The one button: start a run of the form, or stop the one in progress after its step."""
+        if role == "stop":
+            self.page.workspace.stop()
+            return self._show_button()
+        return self._show(self.page.workspace.start(dataset or "", self._config(*settings)).id)
+
+    def on_open(self, event: gr.EventData) -> Shown:
+        """Show a run of the list."""
+        return self._show(self.page.workspace.run(str(event.id)).id)
+
+    def on_remove(self, selected: str | None, event: gr.EventData) -> Shown:
+        """Delete a run of the list for good; the browser has asked."""
+        self.page.workspace.delete_run(str(event.id))
+        left = [run.id for run in self.page.workspace.runs()]
+        return self._show(selected if selected in left else next(iter(left), None))
+
+    def on_active(self) -> Shown:
+        """Show the run in progress."""
+        active = self.page.workspace.active
+        return self._show(active.id) if active else self._show_button()
+
+    def on_changed(self, selected: str | None) -> Shown:
+        """A run began, ended or was probed somewhere: bring list and button up to date, keep the chosen run."""
+        if selected is None and self.page.workspace.active is not None:
+            return self._show(self.page.workspace.active.id)
+        return {self.runs: runs.draw(self.page, self.page.workspace.runs(), selected), **self._show_button()}
+
+    def _show(self, run_id: str | None) -> Shown:
+        listed = runs.draw(self.page, self.page.workspace.runs(), run_id)
+        parts = dict.fromkeys((self.head, self.strip, self.chart, self.probes), run_id or "")
+        return {self.selected: run_id, self.runs: listed, **parts, **self._show_button()}
+
+    def _show_button(self) -> Shown:
+        state, t = self.page.workspace.status().state, self.page.t
+        if state == "stopping":
+            return {self.role: "stop", self.button: gr.update(value=t("train.stopping"), interactive=False)}
+        if self.page.workspace.active is None:
+            look = gr.update(value=t("train.start"), variant="primary", interactive=True)
+            return {self.role: "start", self.button: look}
+        return {self.role: "stop", self.button: gr.update(value=t("train.stop"), variant="stop", interactive=True)}
