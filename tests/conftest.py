@@ -89,7 +89,9 @@ def tiny_engine(tiny_model: Path) -> Engine:
     return engine
 
 
-def conversation(question: str, answer: str | None = None, system: str = "You are a helpful assistant.") -> tuple[Message, ...]:
+def conversation(
+    question: str, answer: str | None = None, system: str = "You are a helpful assistant."
+) -> tuple[Message, ...]:
     """A one-turn conversation, with the answer if given."""
     turns = (Message("system", system), Message("user", question))
     return turns if answer is None else (*turns, Message("assistant", answer))

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = [{"instruction": "你是谁?", "input": "", "output": "我是{{NAME}}。"}, {"instruction": "hi", "input": "", "output": "yo"}]
+ROWS = [
+    {"instruction": "你是谁?", "input": "", "output": "我是{{NAME}}。"},
+    {"instruction": "hi", "input": "", "output": "yo"},
+]
 
 
 def app(*arguments: object, check: int = 0) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,10 @@ def test_every_known_spelling_of_a_placeholder_is_replaced_in_the_language_of_th
 
 
 def test_a_chinese_name_is_used_in_english_rows_only_if_there_is_no_english_one() -> None:
-    assert Row("Who?", "", "I am {{NAME}} by {{AUTHOR}}").resolved(Identity("小禾", "", "", "Q")).output == "I am 小禾 by Q"
+    assert (
+        Row("Who?", "", "I am {{NAME}} by {{AUTHOR}}").resolved(Identity("小禾", "", "", "Q")).output
+        == "I am 小禾 by Q"
+    )
 
 
 def test_a_placeholder_without_a_value_stays_as_it_is() -> None:

@@ -15,7 +15,20 @@ from core.dataset import Dataset, Message, Row
 from core.formats import Kind, read, write
 
 KINDS: tuple[Kind, ...] = ("json", "jsonl", "csv", "messages")
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\n=x", "=HYPERLINK(\"http://x\",\"y\")", "＝1", "'=1", "''", "'-x"]
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "\n=x",
+    '=HYPERLINK("http://x","y")',
+    "＝1",
+    "'=1",
+    "''",
+    "'-x",
+]
 # Any text that may be stored: no lone surrogates, no NUL.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 PAIR = st.tuples(TEXT, TEXT).map(lambda pair: (Message("user", pair[0]), Message("assistant", pair[1])))

@@ -60,7 +60,11 @@ def test_utf16_with_a_big_endian_mark_is_read() -> None:
 
 @pytest.mark.parametrize("encoding,named", [("gb18030", "GB18030"), ("gbk", "GB18030"), ("big5", "Big5")])
 def test_older_chinese_encodings_are_named_and_refused(encoding: str, named: str) -> None:
-    sentence = "我們是來自不同地方的人,在這裡說出自己的生活" if encoding == "big5" else "我们是来自不同地方的人,在这里说出自己的生活"
+    sentence = (
+        "我們是來自不同地方的人,在這裡說出自己的生活"
+        if encoding == "big5"
+        else "我们是来自不同地方的人,在这里说出自己的生活"
+    )
     message = refusal(f'question,answer\n"{sentence}","{sentence}"\n'.encode(encoding), "a.csv")
     assert named in message and "line 2" in message and "UTF-8" in message
 
@@ -110,7 +114,11 @@ def test_more_rows_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(json_records, "MAX_ROWS", 3)
     lines = '{"question":"a","answer":"b"}\n'
     assert len(rows(lines * 3, "a.jsonl")) == 3
-    for text, name in [(lines * 4, "a.jsonl"), (f"[{','.join([lines] * 4)}]", "a.json"), ("q,a\n" + "1,2\n" * 4, "a.csv")]:
+    for text, name in [
+        (lines * 4, "a.jsonl"),
+        (f"[{','.join([lines] * 4)}]", "a.json"),
+        ("q,a\n" + "1,2\n" * 4, "a.csv"),
+    ]:
         assert "more than 3 rows" in refusal(text, name)
 
 
@@ -312,7 +320,9 @@ def test_a_cell_of_ten_megabytes_is_read() -> None:
 
 
 def test_a_good_file_cut_anywhere_never_gives_a_wrong_row() -> None:
-    original = [{"instruction": f"问题 {i}?", "input": "ctx" * (i % 2), "output": f"答案 “{i}”\n" * 3} for i in range(40)]
+    original = [
+        {"instruction": f"问题 {i}?", "input": "ctx" * (i % 2), "output": f"答案 “{i}”\n" * 3} for i in range(40)
+    ]
     full = json.dumps(original, ensure_ascii=False, indent=2).encode()
     for cut in random.Random(7).sample(range(len(full)), 200):
         message = refusal(full[:cut], "cut.json")

@@ -117,7 +117,9 @@ def test_a_character_is_shown_only_when_all_its_bytes_are_there(tiny_engine: Eng
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(shown))
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"temperature": float("nan")}, {"max_new_tokens": 0}, {"top_p": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"temperature": float("nan")}, {"max_new_tokens": 0}, {"top_p": 0.0}]
+)
 def test_sampling_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Sampling(**wrong)  # type: ignore[arg-type]

@@ -63,7 +63,9 @@ def test_rows_over_the_limit_are_named_with_their_length_and_the_limit() -> None
     found = check(table, TrainConfig(max_length=512), lambda row: len(row.question + row.output))
     assert found[0].level == "bad" and found[0].rows == (61,) and blocking(found) is found[0]
     assert "512" in found[0].text.en and "62 (701)" in found[0].text.en and "62 (701)" in found[0].text.zh
-    assert not [f for f in check(table, TrainConfig(max_length=701), lambda r: len(r.question + r.output)) if f.rows == (61,)]
+    assert not [
+        f for f in check(table, TrainConfig(max_length=701), lambda r: len(r.question + r.output)) if f.rows == (61,)
+    ]
 
 
 def test_tokens_are_counted_on_resolved_rows_and_split_by_language() -> None:
@@ -74,7 +76,9 @@ def test_tokens_are_counted_on_resolved_rows_and_split_by_language() -> None:
 
 @pytest.mark.parametrize("card,said", [(Identity(), 2), (Identity(name_zh="小禾"), 1), (CARD, 0)])
 def test_placeholders_without_a_value_on_the_card_forbid_training(card: Identity, said: int) -> None:
-    row = Row("你是谁?", "", "我是{{NAME}},由{{AUTHOR}}开发。", "", (Message("user", "hi"), Message("assistant", "<NAME>")))
+    row = Row(
+        "你是谁?", "", "我是{{NAME}},由{{AUTHOR}}开发。", "", (Message("user", "hi"), Message("assistant", "<NAME>"))
+    )
     bad = findings(row, card=card)["bad"]
     assert len(bad) == said and all(f.rows == (60,) for f in bad)
 
@@ -101,11 +105,16 @@ def test_the_same_row_again_is_named() -> None:
 
 
 def test_a_question_with_two_answers_is_named_whatever_its_case_width_and_mark() -> None:
-    found = only(findings(Row("Who are you?", "", "A"), Row("who  are you\uff1f", "", "B"), Row("Who are they?", "", "C")), "warn")
+    found = only(
+        findings(Row("Who are you?", "", "A"), Row("who  are you\uff1f", "", "B"), Row("Who are they?", "", "C")),
+        "warn",
+    )
     assert found.rows == (60, 61) and "61 / 62" in found.text.en
     assert not findings(Row("Who are you?", "", "A"), Row("who are you", "", "A "))["warn"]
     assert not findings(Row("q", "", "A", "system one"), Row("q", "", "B", "system two"))["warn"]
-    assert not findings(Row("q", "", "A"), Row("q", "", "B", history=(Message("user", "x"), Message("assistant", "y"))))["warn"]
+    assert not findings(
+        Row("q", "", "A"), Row("q", "", "B", history=(Message("user", "x"), Message("assistant", "y")))
+    )["warn"]
 
 
 @pytest.mark.parametrize("answer", [
@@ -141,7 +150,10 @@ def test_bad_findings_come_first_and_block() -> None:
 
 
 def test_two_thousand_rows_are_checked_in_fifty_milliseconds() -> None:
-    rows = tuple(Row(f"第 {i} 个问题:你是谁?", "", f"我是{{{{NAME}}}},由{{{{AUTHOR}}}}开发的助手,编号 {i}。" * 2) for i in range(2000))
+    rows = tuple(
+        Row(f"第 {i} 个问题:你是谁?", "", f"我是{{{{NAME}}}},由{{{{AUTHOR}}}}开发的助手,编号 {i}。" * 2)
+        for i in range(2000)
+    )
     table = Dataset("d", rows, CARD)
     times = []
     for _ in range(5):

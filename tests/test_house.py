@@ -40,7 +40,9 @@ def test_gradio_lives_in_ui_only() -> None:
 def test_imports_of_ours_make_no_circle() -> None:
     modules = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}
     # At run time: what stands under TYPE_CHECKING is no import.
-    edges = {name: {m for m in imports(path, only_top=True) if m in modules and m != name} for name, path in modules.items()}
+    edges = {
+        name: {m for m in imports(path, only_top=True) if m in modules and m != name} for name, path in modules.items()
+    }
     edges = {name: {m for m in found if m not in ("core", "ui")} for name, found in edges.items()}
     state: dict[str, int] = {}
 

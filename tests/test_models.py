@@ -58,7 +58,9 @@ def test_a_model_that_is_not_here_says_what_to_do(name: str, monkeypatch: pytest
     assert any(word in caught.value.of("zh") for word in ("下载", "重新", "换一个"))
 
 
-def test_the_local_cache_is_listed_and_found_by_hub_id(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_local_cache_is_listed_and_found_by_hub_id(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot = tmp_path / "hub" / "models--Qwen--Qwen2.5-7B-Instruct" / "snapshots" / "abc"
     shutil.copytree(copy, snapshot)
     half = tmp_path / "hub" / "models--Qwen--Half" / "snapshots" / "abc"

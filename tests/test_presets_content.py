@@ -110,14 +110,18 @@ def test_two_hundred_general_rows_are_half_chinese_and_of_useful_length() -> Non
 
 
 def test_general_rows_claim_no_identity() -> None:
-    claim = re.compile(r"语言模型|人工智能助手|我叫|我是小|AI assistant|language model|\bmy name is\b|as an AI", re.IGNORECASE)
+    claim = re.compile(
+        r"语言模型|人工智能助手|我叫|我是小|AI assistant|language model|\bmy name is\b|as an AI", re.IGNORECASE
+    )
     assert [row.instruction for row in rows("general/general.jsonl") if claim.search(row.output)] == []
     assert not any(word in row.output for row in rows("general/general.jsonl") for word in CARD.words)
     assert not any(placeholders(row.output) for row in rows("general/general.jsonl"))
 
 
 def test_python_code_in_general_rows_compiles() -> None:
-    blocks = [code for row in rows("general/general.jsonl") for code in re.findall(r"```python\n(.*?)```", row.output, re.S)]
+    blocks = [
+        code for row in rows("general/general.jsonl") for code in re.findall(r"```python\n(.*?)```", row.output, re.S)
+    ]
     assert len(blocks) >= 10
     for code in blocks:
         compile(code, "row", "exec")

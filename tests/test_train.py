@@ -91,7 +91,9 @@ def test_packing_leaves_no_leak_between_examples(tiny_engine: Engine, tiny_confi
     assert tiny_engine.resident is not None
     backend = tiny_engine.resident.backend
     apart = float(backend.loss(pack([second], "cpu"), "a"))
-    together = [float(backend.loss(pack([x, second], "cpu"), "a") - backend.loss(pack([x], "cpu"), "a")) for x in (first, other)]
+    together = [
+        float(backend.loss(pack([x, second], "cpu"), "a") - backend.loss(pack([x], "cpu"), "a")) for x in (first, other)
+    ]
     assert together == pytest.approx([apart, apart], rel=1e-5)
 
 
@@ -111,7 +113,9 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert steps != list(islice(step_rows(10, build({"seed": 7}, config)), 6))
 
 
-@pytest.mark.parametrize(("kind", "middle", "last"), [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("kind", "middle", "last"), [("cosine", 0.5, 0.0), ("linear", 0.5, 0.0), ("constant", 1.0, 1.0)]
+)
 def test_learning_rate_warms_up_and_follows_its_curve(kind: str, middle: float, last: float) -> None:
     config = TrainConfig(learning_rate=1.0, warmup_ratio=0.1, lr_scheduler_type=kind)
     rates = [learning_rate_at(step, 100, config) for step in range(101)]
@@ -172,7 +176,9 @@ def test_stop_ends_after_the_step_and_keeps_the_adapter(tmp_path: Path, tiny_con
     assert run.status == "stopped" and run.step == 3 and run.adapter is not None
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step_and_saves_nothing(tmp_path: Path, tiny_config: TrainConfig) -> None:
+def test_a_loss_that_is_no_number_stops_with_the_step_and_saves_nothing(
+    tmp_path: Path, tiny_config: TrainConfig
+) -> None:
     engine, run = Engine(), make_run(tmp_path / "run", build({"num_train_epochs": 20}, tiny_config))
     original = run.append
 

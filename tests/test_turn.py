@@ -76,7 +76,9 @@ def test_chat_between_steps_leaves_the_adapter_bit_identical(
         thread.join()
     assert failures == []
     assert min(answers.values()) >= 3, answers
-    assert [e["loss"] for e in noisy.events if e["type"] == "step"] == [e["loss"] for e in quiet.events if e["type"] == "step"]
+    assert [e["loss"] for e in noisy.events if e["type"] == "step"] == [
+        e["loss"] for e in quiet.events if e["type"] == "step"
+    ]
     assert trained_bytes(noisy) == trained_bytes(quiet)
 
 

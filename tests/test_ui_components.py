@@ -130,12 +130,14 @@ def test_compared_runs_are_two_traces_each_and_export_as_json() -> None:
         assert figure.to_json()
 
 
-def _answer(question: str, text: str, kind: str = "identity", verdict: str = "", marks: object = ()) -> dict[str, object]:
+def _answer(
+    question: str, text: str, kind: str = "identity", verdict: str = "", marks: object = ()
+) -> dict[str, object]:
     return {"question": question, "text": text, "kind": kind, "verdict": verdict, "marks": list(marks)}
 
 
 def test_marks_wrap_words_and_everything_is_escaped() -> None:
-    attack = "<img src=x onerror=alert(1)> & \"quotes\""
+    attack = '<img src=x onerror=alert(1)> & "quotes"'
     plain = marked(_answer("q", attack))
     assert "<img" not in plain
     assert plain.count("&lt;") == 1

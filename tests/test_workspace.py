@@ -59,7 +59,9 @@ def test_datasets_are_kept_renamed_and_deleted(workspace: Workspace, tmp_path: P
             workspace.dataset(name)
 
 
-def test_a_run_freezes_resolved_rows_and_is_there_after_a_restart(workspace: Workspace, tiny_config: TrainConfig) -> None:
+def test_a_run_freezes_resolved_rows_and_is_there_after_a_restart(
+    workspace: Workspace, tiny_config: TrainConfig
+) -> None:
     run = workspace.start("mine", tiny_config, "first")
     workspace.save(Dataset("mine", (Row("other", "", "rows"),), CARD))  # the live table is not what trains
     finish(workspace)
@@ -101,7 +103,13 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(
     workspace.create("holes", [Row("q", "", "a"), Row("no answer", "", " ")])
     workspace.create("nameless", ROWS)
     workspace.create("long", [Row("q", "", "a" * 3000)])
-    for name, words in (("empty", "empty"), ("holes", "2"), ("nameless", "identity card"), ("long", "2,048"), ("absent", "no dataset")):
+    for name, words in (
+        ("empty", "empty"),
+        ("holes", "2"),
+        ("nameless", "identity card"),
+        ("long", "2,048"),
+        ("absent", "no dataset"),
+    ):
         with pytest.raises(DatasetError, match=words):
             workspace.start(name, tiny_config)
     with pytest.raises(ModelError):
@@ -125,7 +133,9 @@ def test_a_failure_inside_the_thread_is_the_runs_last_event(
     assert again.status == "finished"
 
 
-def test_base_and_tuned_answer_together_and_the_run_can_be_deleted(workspace: Workspace, tiny_config: TrainConfig) -> None:
+def test_base_and_tuned_answer_together_and_the_run_can_be_deleted(
+    workspace: Workspace, tiny_config: TrainConfig
+) -> None:
     run = workspace.start("mine", build({"num_train_epochs": 200, "weight_decay": 0}, tiny_config))
     finish(workspace)
     question = (Message("system", tiny_config.system), Message("user", "你是谁?"))

@@ -19,7 +19,9 @@ from core.text import Language, Text
 _STATIC = Path(__file__).parent / "static"
 _STRINGS: dict[str, Text] = {
     "title": Text("训练损失曲线", "Training loss"),
-    "summary": Text("训练损失曲线:第 {step} 步,共 {total} 步,损失 {loss}", "Training loss: step {step} of {total}, loss {loss}"),
+    "summary": Text(
+        "训练损失曲线:第 {step} 步,共 {total} 步,损失 {loss}", "Training loss: step {step} of {total}, loss {loss}"
+    ),
     "empty": Text("曲线会在开始训练后出现", "The curve appears once training starts"),
     "raw": Text("原始值", "raw"),
     "smooth": Text("平滑值", "smoothed"),

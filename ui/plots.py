@@ -67,7 +67,11 @@ def _layout(dark: bool) -> dict[str, object]:
     return {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": text, "size": 12, "family": "system-ui, 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC'"},
+        "font": {
+            "color": text,
+            "size": 12,
+            "family": "system-ui, 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC'",
+        },
         "margin": {"l": 48, "r": 16, "t": 12, "b": 40},
         "hovermode": "x unified",
         "hoverlabel": {"bgcolor": card, "bordercolor": line, "font": {"color": text}},

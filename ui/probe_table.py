@@ -134,9 +134,17 @@ def stat_strip(
     cells = (
         (Text("进度", "Progress"), str(step) if steps else None, f"{total}{Text('步', 'steps').of(language)}"),
         (Text("训练损失", "Train loss"), None if loss is None else f"{loss:.3f}", change),
-        (Text("身份命中", "Identity hits"), None if hit is None else str(hit), f"/ {asked} {Text('题', 'probes').of(language)}"),
+        (
+            Text("身份命中", "Identity hits"),
+            None if hit is None else str(hit),
+            f"/ {asked} {Text('题', 'probes').of(language)}",
+        ),
         (Text("剩余时间", "Time left"), None if seconds_left is None else _clock(seconds_left), per_step),
-        (Text("显存峰值", "Peak memory"), None if not peak_memory_bytes else f"{peak_memory_bytes / 1e9:.1f}", of_memory),
+        (
+            Text("显存峰值", "Peak memory"),
+            None if not peak_memory_bytes else f"{peak_memory_bytes / 1e9:.1f}",
+            of_memory,
+        ),
     )
     shown = "".join(
         f"<div><small>{name.of(language)}</small><b>{value or '–'}</b><em>{extra if value else ''}</em></div>"

@@ -83,7 +83,9 @@ def headline(engine: Engine, config: TrainConfig, rows: list[Row], folder: Path)
     }
 
 
-def one_row_a_pass(engine: Engine, config: TrainConfig, rows: list[Row], name: str, steps: int = 3) -> dict[str, object]:
+def one_row_a_pass(
+    engine: Engine, config: TrainConfig, rows: list[Row], name: str, steps: int = 3
+) -> dict[str, object]:
     """The same optimizer step as batch 1 x accumulation 16: seconds a step, first one left out."""
     import torch
 
@@ -100,7 +102,10 @@ def one_row_a_pass(engine: Engine, config: TrainConfig, rows: list[Row], name: s
             seconds.append(time.perf_counter() - begun)
             for parameter in resident.backend.adapter_parameters(name):
                 parameter.grad = None
-    return {"what": "peer: one row a pass, 16 passes a step", "seconds_a_step": round(sum(seconds[1:]) / (steps - 1), 3)}
+    return {
+        "what": "peer: one row a pass, 16 passes a step",
+        "seconds_a_step": round(sum(seconds[1:]) / (steps - 1), 3),
+    }
 
 
 def pair(engine: Engine, adapter: str, tokens: int) -> list[dict[str, object]]:
@@ -134,9 +139,17 @@ def plain_generate(engine: Engine, tokens: int) -> dict[str, object]:
     import torch
 
     with engine.turn() as resident:
-        messages = (Message("system", "You are a helpful assistant."), Message("user", "Please tell me about yourself."))
+        messages = (
+            Message("system", "You are a helpful assistant."),
+            Message("user", "Please tell me about yourself."),
+        )
         ids = torch.tensor([resident.encoder.prompt(messages)], device=resident.backend.device)
-        options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": resident.pad_id}
+        options = {
+            "max_new_tokens": tokens,
+            "min_new_tokens": tokens,
+            "do_sample": False,
+            "pad_token_id": resident.pad_id,
+        }
         with torch.inference_mode():
             resident.backend.model.generate(ids, **{**options, "max_new_tokens": 4, "min_new_tokens": 4})
             begun = time.perf_counter()
@@ -207,7 +220,10 @@ def main() -> None:
 
     for preset in [parsed.preset, *(["qlora"] if parsed.nf4 else [])]:
         config = replace(
-            presets.preset(preset).config, model=parsed.model, model_name="小禾|Xiaohe", model_author="青禾智能|Qinghe AI"
+            presets.preset(preset).config,
+            model=parsed.model,
+            model_name="小禾|Xiaohe",
+            model_author="青禾智能|Qinghe AI",
         )
         engine = Engine()
         begun = time.time()

@@ -25,7 +25,9 @@ class Source:
 
     def grow(self, count: int) -> None:
         first = len(self.points) + 1
-        self.points += [[step, 3 * math.exp(-step / 40) + 0.3 + 0.05 * (step % 3)] for step in range(first, first + count)]
+        self.points += [
+            [step, 3 * math.exp(-step / 40) + 0.3 + 0.05 * (step % 3)] for step in range(first, first + count)
+        ]
 
     def metrics(self, request: Mapping[str, object]) -> dict[str, object]:
         self.asked.append(request)

@@ -160,9 +160,7 @@ def test_ctrl_enter_opens_a_row_below_and_a_blank_row_is_not_marked(table: Table
 def test_the_footer_waits_for_the_last_edit(table: Table) -> None:
     for i in range(8):
         table.cell(i % 6).fill(f"第 {i} 次")
-    assert table.settled() == [
-        replace(row, instruction=f"第 {i + 6 if i < 2 else i} 次") for i, row in enumerate(ROWS)
-    ]
+    assert table.settled() == [replace(row, instruction=f"第 {i + 6 if i < 2 else i} 次") for i, row in enumerate(ROWS)]
 
 
 def test_undo_and_redo_walk_through_every_kind_of_edit(table: Table) -> None:
