@@ -18,10 +18,12 @@ from core.text import Text
 Fits = Literal["fits", "tight", "too big", "unknown"]
 
 # Bytes kept per token and layer by autograd through transformers + PEFT, in units of 16-bit hidden and MLP widths.
-_HIDDEN_UNITS, _MLP_UNITS = 20.0, 8.0
+_HIDDEN_UNITS, _MLP_UNITS = 13.0, 4.0
 # NF4 with double quantisation: 4 bits, plus 8-bit scales a 64-block and 32-bit scales a 256-block of those.
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-_CUDA_CONTEXT = 800_000_000
+# CUDA's own memory, or torch and transformers in this process; and what the allocator holds but does not use.
+_RUNTIME = {"cuda": 800_000_000, "cpu": 600_000_000}
+_FRAGMENTS = 1.06
 _PACK_CUDA, _PACK_CPU = 4096, 2048
 
 # Dense 16-bit tensor-core peak by card, in TFLOP/s, from the vendors' data sheets; used for the first guess of time only.
@@ -83,14 +85,17 @@ def peak_bytes(
     """Peak memory of a step whose largest pass has `pass_tokens` tokens, `answer_tokens` of them in the loss."""
     wide = 2 if device.kind == "cuda" else 4
     layer = wide * (_HIDDEN_UNITS * info.hidden_size + _MLP_UNITS * info.intermediate_size)
-    # Recomputed, a layer keeps its input only, and one layer at a time is whole.
-    kept = wide * info.hidden_size * info.layers + layer if recompute else layer * info.layers
-    # 16-bit logits, their float32 copy, its softmax and the gradient of both.
-    logits = answer_tokens * info.vocab_size * (wide + 4 + 4 + 4)
+    # 16-bit logits, their float32 copy and the gradient of both, on answer tokens only.
+    logits = answer_tokens * info.vocab_size * (2 * wide + 8)
+    if recompute:
+        # A layer keeps its input only; the largest moment is the head's or the one layer that is whole again.
+        work = pass_tokens * wide * info.hidden_size * info.layers + max(logits, pass_tokens * layer)
+    else:
+        work = pass_tokens * layer * info.layers + logits
     optimizer = 2 if config.optim == "paged_adamw_8bit" else 8
     adapter = adapter_parameters(info, config) * (4 + 4 + optimizer)
-    context = _CUDA_CONTEXT if device.kind == "cuda" else 0
-    return int(resident_bytes(info, config, device) + pass_tokens * kept + logits + adapter + context)
+    fixed = resident_bytes(info, config, device) + adapter + _RUNTIME[device.kind]
+    return int(fixed + work * _FRAGMENTS)
 
 
 def plan(

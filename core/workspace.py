@@ -52,7 +52,7 @@ class AdapterChoice:
     """An adapter that can be talked to. `id` is the run's id; `system` its training prompt."""
 
     id: str
-    label: str
+    label: Text
     run: Run
     base_model: str
     system: str
@@ -272,7 +272,7 @@ class Workspace:
         for run in self.runs():
             if run.config.model != self.model or not (run.adapter or run.id in self.engine.attached):
                 continue
-            label = f"{run.title} · {run.step}" + (" …" if run.live else "")
+            label = Text(zh=f"{run.title} · 第 {run.step} 步", en=f"{run.title} · step {run.step}")
             choices.append(AdapterChoice(run.id, label, run, run.config.model, run.config.system))
         return choices
 

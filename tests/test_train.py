@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import threading
 from itertools import islice
 from pathlib import Path
@@ -107,7 +109,7 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     config = TrainConfig(gradient_accumulation_steps=4)
     steps = list(islice(step_rows(10, config), 6))
     assert [len(rows) for _, rows in steps] == [4, 4, 2, 4, 4, 2]
-    assert sorted(sum((rows for _, rows in steps[:3]), [])) == list(range(10))
+    assert sorted(functools.reduce(operator.iadd, (rows for _, rows in steps[:3]), [])) == list(range(10))
     assert steps[0][1] != steps[3][1] and steps[2][0] == 1.0
     assert steps == list(islice(step_rows(10, config), 6))
     assert steps != list(islice(step_rows(10, build({"seed": 7}, config)), 6))

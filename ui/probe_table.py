@@ -141,7 +141,7 @@ def stat_strip(
         ),
         (Text("剩余时间", "Time left"), None if seconds_left is None else _clock(seconds_left), per_step),
         (
-            Text("显存峰值", "Peak memory"),
+            Text("内存峰值", "Peak memory"),
             None if not peak_memory_bytes else f"{peak_memory_bytes / 1e9:.1f}",
             of_memory,
         ),

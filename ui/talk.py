@@ -121,7 +121,7 @@ def verdict(page: Page, run_id: str, question: str, text: str) -> str:
 def choices(page: Page) -> list[tuple[str, str]]:
     """The picker's entries: the base model, then every adapter made for it."""
     base = (page.t("talk.base", model=page.workspace.status().model), BASE)
-    return [base, *((choice.label, choice.id) for choice in page.workspace.adapters())]
+    return [base, *((page.of(choice.label), choice.id) for choice in page.workspace.adapters())]
 
 
 def newest(page: Page) -> str:

@@ -8,6 +8,7 @@ import gradio as gr
 
 from core.config import TrainConfig
 from core.errors import UserError
+from core.presets import Preset
 from core.workspace import Preview
 from ui import fields, notify, runs
 from ui.follow import Follow
@@ -43,11 +44,10 @@ class TrainTab:
 
     def _build_settings(self) -> None:
         t, workspace = self.page.t, self.page.workspace
-        self.presets = {preset.id: preset for preset in workspace.presets()}
         first = workspace.default_preset
         with gr.Column(elem_classes="oc-card"):
             heading(t("train.preset"))
-            cards = [(f"{self.page.of(p.name)}\n{self.page.of(p.note)}", p.id) for p in self.presets.values()]
+            cards = [(f"{self.page.of(p.name)}\n{self.page.of(p.note)}", p.id) for p in workspace.presets()]
             self.preset = gr.Radio(cards, value=first.id, label=t("train.preset"), show_label=False, elem_id="preset")
             with gr.Row():
                 self.dataset = gr.Dropdown([], label=t("train.dataset"), elem_id="train-dataset", min_width=80)
@@ -94,7 +94,7 @@ class TrainTab:
         progress = {"outputs": self.progress, **quiet}
         demo.load(shown(self.on_load), None, [self.dataset, self.model, *self.progress], **quiet)
         self.preset.input(shown(self.on_preset), [self.preset], self.form.all, **quiet)
-        self.model.input(shown(self.on_model), [self.model], [self.model], **quiet)
+        self.model.input(shown(self.on_model), [self.model], [self.model, self.preset, *self.form.all], **quiet)
         gr.on([field.change for field in (self.dataset, self.model, *self.form.all)], **look)
         press = shown(self.on_press)
         self.button.click(press, [self.role, self.dataset, *self.settings], **progress)
@@ -129,13 +129,17 @@ class TrainTab:
 
     def on_preset(self, preset: str) -> list[str]:
         """A preset fills the form."""
-        return fields.show(self.presets[preset].config)
+        return fields.show(self._preset(preset).config)
 
-    def on_model(self, name: str) -> str:
-        """Another base model; one that cannot be used leaves the present one in place."""
+    def on_model(self, name: str) -> list[object]:
+        """Another base model brings its own preset; one that cannot be used leaves everything in place."""
+        workspace, before = self.page.workspace, self.page.workspace.model
         with notify.told(self.page.language):
-            self.page.workspace.select_model((name or "").strip())
-        return self.page.workspace.status().model
+            workspace.select_model((name or "").strip())
+        if workspace.model == before:
+            return [before, gr.skip(), *(gr.skip() for _ in self.form.all)]
+        fitting = workspace.default_preset
+        return [workspace.model, fitting.id, *fields.show(fitting.config)]
 
     def on_preview(self, dataset: str | None, *settings: object) -> str:
         """What the run would take; a setting that cannot be used is named here, not in a toast at every key."""
@@ -146,8 +150,12 @@ class TrainTab:
         return self._draw_preview(preview)
 
     def _config(self, preset: str, model: str, *values: object) -> TrainConfig:
-        chosen = self.presets.get(preset, self.page.workspace.default_preset)
-        return fields.read(values, replace(chosen.config, model=model or self.page.workspace.default_model))
+        return fields.read(values, replace(self._preset(preset).config, model=model or self.page.workspace.model))
+
+    def _preset(self, preset: str) -> Preset:
+        """The preset as it is for the chosen base model."""
+        workspace = self.page.workspace
+        return next((known for known in workspace.presets() if known.id == preset), workspace.default_preset)
 
     def _draw_preview(self, preview: Preview) -> str:
         t = self.page.t
