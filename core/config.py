@@ -27,374 +27,120 @@ _STEPS, _TOKENS, _ROWS = Text("步", "steps"), Text("词元", "tokens"), Text("�
 class TrainConfig:
     """The settings of one run, checked on construction (ConfigError names the first that is out of range)."""
 
-    model: str = field(
-        default="pocket",
-        metadata=_fact(
-            "基座模型",
-            "Base model",
-            "本地文件夹、Hugging Face / ModelScope 编号,或 pocket(内置小模型)。",
-            "A local folder, a Hugging Face id, or “pocket” (the embedded model).",
-            group="hidden",
-        ),
-    )
-    num_train_epochs: float = field(
-        default=10.0,
-        metadata=_fact(
-            "轮数",
-            "Epochs",
-            "整张表训练多少遍。",
-            "How many times the whole table is trained on.",
-            min=0,
-            max=1000,
-            exclusive_min=True,
-        ),
-    )
-    learning_rate: float = field(
-        default=1e-4,
-        metadata=_fact(
-            "学习率",
-            "Learning rate",
-            "每步改动的幅度;损失不降可减半,改口太慢可加倍。",
-            "Size of each change. Halve it if the loss jumps, double it if nothing changes.",
-            min=0,
-            max=1,
-            exclusive_min=True,
-        ),
-    )
-    per_device_train_batch_size: int = field(
-        default=1,
-        metadata=_fact(
-            "每批行数",
-            "Rows per batch",
-            "与梯度累积相乘,就是一个优化步里的行数。",
-            "Times gradient accumulation gives the rows in one optimizer step.",
-            group="optimizer",
-            unit=_ROWS,
-            min=1,
-            max=1024,
-        ),
-    )
-    gradient_accumulation_steps: int = field(
-        default=16,
-        metadata=_fact(
-            "梯度累积",
-            "Gradient accumulation",
-            "累积这么多批再更新一次。OneCard 会把一个优化步打包成一次计算,结果不变。",
-            "Batches summed before one update. OneCard packs them into one pass; the result is the same.",
-            group="optimizer",
-            min=1,
-            max=4096,
-        ),
-    )
-    max_steps: int = field(
-        default=0,
-        metadata=_fact(
-            "最多步数",
-            "Maximum steps",
-            "0 表示按轮数;大于 0 时以它为准。",
-            "0 means by epochs; above 0 it overrules them.",
-            group="optimizer",
-            unit=_STEPS,
-            min=0,
-            max=1_000_000,
-        ),
-    )
-    warmup_ratio: float = field(
-        default=0.05,
-        metadata=_fact(
-            "预热比例",
-            "Warm-up ratio",
-            "前这么大比例的步数里,学习率从 0 升到设定值。",
-            "Share of the steps over which the learning rate rises from zero.",
-            group="optimizer",
-            min=0,
-            max=0.95,
-        ),
-    )
-    lr_scheduler_type: str = field(
-        default="cosine",
-        metadata=_fact(
-            "学习率曲线",
-            "Learning rate schedule",
-            "预热之后学习率怎样变化。",
-            "What the learning rate does after warm-up.",
-            group="optimizer",
-            choices=("cosine", "linear", "constant"),
-        ),
-    )
-    optim: str = field(
-        default="adamw_torch",
-        metadata=_fact(
-            "优化器",
-            "Optimizer",
-            "paged_adamw_8bit 省显存,需要 CUDA 和 bitsandbytes。",
-            "paged_adamw_8bit saves memory and needs CUDA and bitsandbytes.",
-            group="optimizer",
-            choices=("adamw_torch", "paged_adamw_8bit"),
-        ),
-    )
-    weight_decay: float = field(
-        default=0.1,
-        metadata=_fact(
-            "权重衰减",
-            "Weight decay",
-            "每步把适配器权重拉向 0 的力度。",
-            "How strongly each step pulls adapter weights to zero.",
-            group="optimizer",
-            min=0,
-            max=10,
-        ),
-    )
-    adam_beta2: float = field(
-        default=0.95,
-        metadata=_fact(
-            "Adam β2",
-            "Adam beta2",
-            "梯度平方的记忆长度。",
-            "Memory of the squared gradient.",
-            group="optimizer",
-            min=0,
-            max=0.99999,
-        ),
-    )
-    max_grad_norm: float = field(
-        default=1.0,
-        metadata=_fact(
-            "梯度裁剪",
-            "Gradient clipping",
-            "梯度总长度超过它就按比例缩小;0 表示不裁剪。",
-            "Gradients longer than this are scaled down; 0 turns it off.",
-            group="optimizer",
-            min=0,
-            max=1e6,
-        ),
-    )
-    lora_rank: int = field(
-        default=8,
-        metadata=_fact(
-            "LoRA 秩", "LoRA rank", "适配器的内部宽度。", "Inner width of the adapter.", group="lora", min=1, max=512
-        ),
-    )
-    lora_alpha: int = field(
-        default=32,
-        metadata=_fact(
-            "LoRA alpha",
-            "LoRA alpha",
-            "适配器的放大倍数 = alpha / 秩。",
-            "The adapter is scaled by alpha / rank.",
-            group="lora",
-            min=1,
-            max=4096,
-        ),
-    )
-    lora_dropout: float = field(
-        default=0.0,
-        metadata=_fact(
-            "LoRA dropout",
-            "LoRA dropout",
-            "训练时随机丢弃的比例。",
-            "Share of inputs dropped at random while training.",
-            group="lora",
-            min=0,
-            max=0.9,
-        ),
-    )
-    target_modules: str = field(
-        default="all-linear",
-        metadata=_fact(
-            "目标层",
-            "Target modules",
-            "all-linear、attention、mlp,或用空格分开的层名。",
-            "all-linear, attention, mlp, or layer names separated by spaces.",
-            group="lora",
-        ),
-    )
-    system: str = field(
-        default="You are a helpful assistant.",
-        metadata=_fact(
-            "系统提示词",
-            "System prompt",
-            "没有自带系统提示词的行都用它;它会随适配器保存,对比和对话时也用它。",
-            "Used for rows that bring none; kept with the adapter and used again in Compare and Chat.",
-            group="data",
-        ),
-    )
-    max_length: int = field(
-        default=2048,
-        metadata=_fact(
-            "最大长度",
-            "Maximum length",
-            "一行最多多少词元;超过的行会在开始前指出,不会被悄悄截断。",
-            "Most tokens in a row. Longer rows are named before the start, never cut in silence.",
-            group="data",
-            unit=_TOKENS,
-            min=16,
-            max=131_072,
-        ),
-    )
-    mix: str = field(
-        default="",
-        metadata=_fact(
-            "混入数据",
-            "Mix in",
-            "名称#行数,空格分开,例如 general#100(内置通用数据,随机抽取)。",
-            "name#count, separated by spaces, for example general#100 (the built-in general rows, drawn at random).",
-            group="data",
-        ),
-    )
-    split_dataset_ratio: float = field(
-        default=0.0,
-        metadata=_fact(
-            "验证集比例",
-            "Evaluation split",
-            "留出这个比例的行不训练,只用来算验证损失。",
-            "Share of rows kept out of training to measure the evaluation loss.",
-            group="data",
-            min=0,
-            max=0.9,
-        ),
-    )
-    dataloader_num_workers: int = field(
-        default=4,
-        metadata=_fact(
-            "数据线程",
-            "Data workers",
-            "开始前用多少线程切分词元。",
-            "Threads that tokenise the rows before the start.",
-            group="data",
-            min=1,
-            max=64,
-        ),
-    )
-    seed: int = field(
-        default=42,
-        metadata=_fact(
-            "随机种子",
-            "Seed",
-            "决定行的顺序、适配器初值和抽样。",
-            "Decides row order, adapter start and draws.",
-            group="data",
-            min=0,
-            max=2**31 - 1,
-        ),
-    )
-    probe_steps: int = field(
-        default=10,
-        metadata=_fact(
-            "提问间隔",
-            "Probe every",
-            "每隔多少步问一次固定的身份问题;0 表示只在前后各问一次。",
-            "Steps between asking the fixed identity questions; 0 asks only before and after.",
-            group="probes",
-            unit=_STEPS,
-            min=0,
-            max=1_000_000,
-        ),
-    )
-    eval_steps: int = field(
-        default=50,
-        metadata=_fact(
-            "验证间隔",
-            "Evaluate every",
-            "每隔多少步算一次验证损失(有验证集时)。",
-            "Steps between evaluation losses, when there is an evaluation split.",
-            group="probes",
-            unit=_STEPS,
-            min=1,
-            max=1_000_000,
-        ),
-    )
-    save_steps: int = field(
-        default=50,
-        metadata=_fact(
-            "保存间隔",
-            "Save every",
-            "每隔多少步保存一个检查点;最后一步总会保存。",
-            "Steps between checkpoints; the last step is always saved.",
-            group="probes",
-            unit=_STEPS,
-            min=1,
-            max=1_000_000,
-        ),
-    )
-    save_total_limit: int = field(
-        default=2,
-        metadata=_fact(
-            "保留检查点",
-            "Checkpoints kept",
-            "只留最新的几个。",
-            "Only the newest ones stay.",
-            group="probes",
-            min=1,
-            max=1000,
-        ),
-    )
-    logging_steps: int = field(
-        default=1,
-        metadata=_fact(
-            "记录间隔",
-            "Log every",
-            "每隔多少步记一个点;第一步和最后一步总会记。",
-            "Steps between points of the curve; the first and last are always there.",
-            group="probes",
-            unit=_STEPS,
-            min=1,
-            max=10_000,
-        ),
-    )
-    quant_method: str = field(
-        default="none",
-        metadata=_fact(
-            "基座量化",
-            "Base quantisation",
-            "bnb = 4 比特 NF4 双重量化(QLoRA)。",
-            "bnb = 4-bit NF4, double quantised (QLoRA).",
-            group="memory",
-            choices=("none", "bnb"),
-        ),
-    )
-    torch_dtype: str = field(
-        default="auto",
-        metadata=_fact(
-            "计算精度",
-            "Compute type",
-            "auto:显卡上 bfloat16,处理器上 float32。",
-            "auto: bfloat16 on a card, float32 on the processor.",
-            group="memory",
-            choices=("auto", "bfloat16", "float16", "float32"),
-        ),
-    )
-    gradient_checkpointing: str = field(
-        default="auto",
-        metadata=_fact(
-            "梯度检查点",
-            "Gradient checkpointing",
-            "用重算换显存;auto 只在放不下时打开。",
-            "Trades time for memory; auto turns it on only when the run would not fit.",
-            group="memory",
-            choices=("auto", "on", "off"),
-        ),
-    )
-    model_name: str = field(
-        default="",
-        metadata=_fact(
-            "模型名字",
-            "Model name",
-            "{{NAME}} 换成什么:中文名,或“中文名|English”。",
-            "What {{NAME}} becomes: one name, or “中文名|English”.",
-            group="hidden",
-        ),
-    )
-    model_author: str = field(
-        default="",
-        metadata=_fact(
-            "开发者",
-            "Model author",
-            "{{AUTHOR}} 换成什么:写法同上。",
-            "What {{AUTHOR}} becomes, written the same way.",
-            group="hidden",
-        ),
-    )
+    # fmt: off
+    model: str = field(default="pocket", metadata=_fact(
+        "基座模型", "Base model", "本地文件夹、Hugging Face / ModelScope 编号,或 pocket(内置小模型)。",
+        "A local folder, a Hugging Face id, or “pocket” (the embedded model).", group="hidden"))
+    num_train_epochs: float = field(default=10.0, metadata=_fact(
+        "轮数", "Epochs", "整张表训练多少遍。", "How many times the whole table is trained on.", min=0, max=1000,
+        exclusive_min=True))
+    learning_rate: float = field(default=1e-4, metadata=_fact(
+        "学习率", "Learning rate", "每步改动的幅度;损失不降可减半,改口太慢可加倍。",
+        "Size of each change. Halve it if the loss jumps, double it if nothing changes.", min=0, max=1,
+        exclusive_min=True))
+    per_device_train_batch_size: int = field(default=1, metadata=_fact(
+        "每批行数", "Rows per batch", "与梯度累积相乘,就是一个优化步里的行数。",
+        "Times gradient accumulation gives the rows in one optimizer step.", group="optimizer", unit=_ROWS, min=1,
+        max=1024))
+    gradient_accumulation_steps: int = field(default=16, metadata=_fact(
+        "梯度累积", "Gradient accumulation",
+        "累积这么多批再更新一次。OneCard 会把一个优化步打包成一次计算,结果不变。",
+        "Batches summed before one update. OneCard packs them into one pass; the result is the same.",
+        group="optimizer", min=1, max=4096))
+    max_steps: int = field(default=0, metadata=_fact(
+        "最多步数", "Maximum steps", "0 表示按轮数;大于 0 时以它为准。",
+        "0 means by epochs; above 0 it overrules them.", group="optimizer", unit=_STEPS, min=0, max=1_000_000))
+    min_steps: int = field(default=0, metadata=_fact(
+        "最少步数", "Minimum steps", "表很小、按轮数算不足这么多步时,自动多走几轮补足。",
+        "A small table is gone through more often, until there are this many steps.", group="optimizer", unit=_STEPS,
+        min=0, max=1_000_000))
+    warmup_ratio: float = field(default=0.05, metadata=_fact(
+        "预热比例", "Warm-up ratio", "前这么大比例的步数里,学习率从 0 升到设定值。",
+        "Share of the steps over which the learning rate rises from zero.", group="optimizer", min=0, max=0.95))
+    lr_scheduler_type: str = field(default="cosine", metadata=_fact(
+        "学习率曲线", "Learning rate schedule", "预热之后学习率怎样变化。",
+        "What the learning rate does after warm-up.", group="optimizer", choices=("cosine", "linear", "constant")))
+    optim: str = field(default="adamw_torch", metadata=_fact(
+        "优化器", "Optimizer", "paged_adamw_8bit 省显存,需要 CUDA 和 bitsandbytes。",
+        "paged_adamw_8bit saves memory and needs CUDA and bitsandbytes.", group="optimizer",
+        choices=("adamw_torch", "paged_adamw_8bit")))
+    weight_decay: float = field(default=0.1, metadata=_fact(
+        "权重衰减", "Weight decay", "每步把适配器权重拉向 0 的力度。",
+        "How strongly each step pulls adapter weights to zero.", group="optimizer", min=0, max=10))
+    adam_beta2: float = field(default=0.95, metadata=_fact(
+        "Adam β2", "Adam beta2", "梯度平方的记忆长度。", "Memory of the squared gradient.", group="optimizer", min=0,
+        max=0.99999))
+    max_grad_norm: float = field(default=1.0, metadata=_fact(
+        "梯度裁剪", "Gradient clipping", "梯度总长度超过它就按比例缩小;0 表示不裁剪。",
+        "Gradients longer than this are scaled down; 0 turns it off.", group="optimizer", min=0, max=1e6))
+    lora_rank: int = field(default=8, metadata=_fact(
+        "LoRA 秩", "LoRA rank", "适配器的内部宽度。", "Inner width of the adapter.", group="lora", min=1, max=512))
+    lora_alpha: int = field(default=32, metadata=_fact(
+        "LoRA alpha", "LoRA alpha", "适配器的放大倍数 = alpha / 秩。", "The adapter is scaled by alpha / rank.",
+        group="lora", min=1, max=4096))
+    lora_dropout: float = field(default=0.0, metadata=_fact(
+        "LoRA dropout", "LoRA dropout", "训练时随机丢弃的比例。",
+        "Share of inputs dropped at random while training.", group="lora", min=0, max=0.9))
+    target_modules: str = field(default="all-linear", metadata=_fact(
+        "目标层", "Target modules", "all-linear、attention、mlp,或用空格分开的层名。",
+        "all-linear, attention, mlp, or layer names separated by spaces.", group="lora"))
+    system: str = field(default="You are a helpful assistant.", metadata=_fact(
+        "系统提示词", "System prompt", "没有自带系统提示词的行都用它;它会随适配器保存,对比和对话时也用它。",
+        "Used for rows that bring none; kept with the adapter and used again in Compare and Chat.", group="data"))
+    max_length: int = field(default=2048, metadata=_fact(
+        "最大长度", "Maximum length", "一行最多多少词元;超过的行会在开始前指出,不会被悄悄截断。",
+        "Most tokens in a row. Longer rows are named before the start, never cut in silence.", group="data",
+        unit=_TOKENS, min=16, max=131_072))
+    mix: str = field(default="", metadata=_fact(
+        "混入数据", "Mix in", "名称#行数,空格分开,例如 general#100(内置通用数据,随机抽取)。",
+        "name#count, separated by spaces, for example general#100 (the built-in general rows, drawn at random).",
+        group="data"))
+    split_dataset_ratio: float = field(default=0.0, metadata=_fact(
+        "验证集比例", "Evaluation split", "留出这个比例的行不训练,只用来算验证损失。",
+        "Share of rows kept out of training to measure the evaluation loss.", group="data", min=0, max=0.9))
+    dataloader_num_workers: int = field(default=4, metadata=_fact(
+        "数据线程", "Data workers", "开始前用多少线程切分词元。", "Threads that tokenise the rows before the start.",
+        group="data", min=1, max=64))
+    seed: int = field(default=42, metadata=_fact(
+        "随机种子", "Seed", "决定行的顺序、适配器初值和抽样。", "Decides row order, adapter start and draws.",
+        group="data", min=0, max=2**31 - 1))
+    probe_steps: int = field(default=10, metadata=_fact(
+        "提问间隔", "Probe every", "每隔多少步问一次固定的身份问题;0 表示只在前后各问一次。",
+        "Steps between asking the fixed identity questions; 0 asks only before and after.", group="probes",
+        unit=_STEPS, min=0, max=1_000_000))
+    eval_steps: int = field(default=50, metadata=_fact(
+        "验证间隔", "Evaluate every", "每隔多少步算一次验证损失(有验证集时)。",
+        "Steps between evaluation losses, when there is an evaluation split.", group="probes", unit=_STEPS, min=1,
+        max=1_000_000))
+    save_steps: int = field(default=50, metadata=_fact(
+        "保存间隔", "Save every", "每隔多少步保存一个检查点;最后一步总会保存。",
+        "Steps between checkpoints; the last step is always saved.", group="probes", unit=_STEPS, min=1,
+        max=1_000_000))
+    save_total_limit: int = field(default=2, metadata=_fact(
+        "保留检查点", "Checkpoints kept", "只留最新的几个。", "Only the newest ones stay.", group="probes", min=1,
+        max=1000))
+    logging_steps: int = field(default=1, metadata=_fact(
+        "记录间隔", "Log every", "每隔多少步记一个点;第一步和最后一步总会记。",
+        "Steps between points of the curve; the first and last are always there.", group="probes", unit=_STEPS,
+        min=1, max=10_000))
+    quant_method: str = field(default="none", metadata=_fact(
+        "基座量化", "Base quantisation", "bnb = 4 比特 NF4 双重量化(QLoRA)。",
+        "bnb = 4-bit NF4, double quantised (QLoRA).", group="memory", choices=("none", "bnb")))
+    torch_dtype: str = field(default="auto", metadata=_fact(
+        "计算精度", "Compute type", "auto:显卡上 bfloat16,处理器上 float32。",
+        "auto: bfloat16 on a card, float32 on the processor.", group="memory",
+        choices=("auto", "bfloat16", "float16", "float32")))
+    gradient_checkpointing: str = field(default="auto", metadata=_fact(
+        "梯度检查点", "Gradient checkpointing", "用重算换显存;auto 只在放不下时打开。",
+        "Trades time for memory; auto turns it on only when the run would not fit.", group="memory",
+        choices=("auto", "on", "off")))
+    model_name: str = field(default="", metadata=_fact(
+        "模型名字", "Model name", "{{NAME}} 换成什么:中文名,或“中文名|English”。",
+        "What {{NAME}} becomes: one name, or “中文名|English”.", group="hidden"))
+    model_author: str = field(default="", metadata=_fact(
+        "开发者", "Model author", "{{AUTHOR}} 换成什么:写法同上。", "What {{AUTHOR}} becomes, written the same way.",
+        group="hidden"))
+    # fmt: on
 
     def __post_init__(self) -> None:
         for name in names():
@@ -412,7 +158,7 @@ class TrainConfig:
         if self.max_steps:
             return self.max_steps
         per_epoch = math.ceil(rows / self.rows_per_step)
-        return max(1, math.ceil(per_epoch * self.num_train_epochs - 1e-9))
+        return max(1, self.min_steps, math.ceil(per_epoch * self.num_train_epochs - 1e-9))
 
     def as_dict(self) -> dict[str, Value]:
         """Plain values, for JSON and TOML."""

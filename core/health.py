@@ -166,6 +166,8 @@ def _steps(rows: int, config: TrainConfig) -> list[Finding]:
     en = f"{trained} rows, {each} rows per step, {epochs} epochs"
     if config.max_steps:
         zh, en = "最多步数", "Maximum steps"
+    elif steps == config.min_steps:
+        zh, en = f"{zh},补足到最少步数", f"{en}, raised to Minimum steps"
     if steps >= FEW_STEPS:
         return [Finding("ok", Text(f"{zh}:共 {steps} 步。", f"{en}: {steps} steps."))]
     return [

@@ -1,0 +1,91 @@
+"""What a run does to the pocket model, through the product's own path: seconds, identity, general answers before and after.
+
+    python tests/bench/pocket.py [--dataset identity-50 articles-8] [--preset pocket] [--set learning_rate=1e-3 ...]
+
+General answers are the 480 held-out questions of presets/pocket/evaluate.py (exact match); identity is the 16 held-out
+questions of presets/probes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from core import config as settings
+from core import models, probes
+from core.dataset import Message
+from core.engine import Engine
+from core.generate import Column, Sampling, complete
+from core.models import POCKET
+from core.presets import preset
+from core.run import Run
+from core.starter import starter_sets
+from core.train import train
+from presets.pocket import evaluate
+
+
+def answers(engine: Engine, conversations: list[tuple[Message, ...]], adapter: str | None) -> list[str]:
+    """Greedy answers, 64 at a time."""
+    found: list[str] = []
+    for start in range(0, len(conversations), 64):
+        columns = [Column(messages, adapter) for messages in conversations[start : start + 64]]
+        with engine.turn() as resident:
+            found += [reply.text for reply in complete(resident, engine, columns, Sampling(max_new_tokens=64))]
+    return found
+
+
+def general(engine: Engine, adapter: str | None) -> evaluate.Score:
+    """The held-out general questions under the default system prompt."""
+    items = [item for item in evaluate.probes(0) if item.category != "identity"]
+    asked = [(Message("system", item.system), Message("user", item.question)) for item in items]
+    return evaluate.score(items, answers(engine, asked, adapter))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--dataset", nargs="+", default=["identity-50", "articles-8"])
+    arguments.add_argument("--preset", default="pocket")
+    arguments.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parsed = arguments.parse_args()
+    changes = dict(item.split("=", 1) for item in parsed.set)
+    tables = {table.name: table for table in starter_sets()}
+    for name in parsed.dataset:
+        table = tables[name]
+        card = table.identity
+        config = settings.build(changes, preset(parsed.preset).for_model(POCKET).config)
+        config = replace(
+            config, model_name=f"{card.name_zh}|{card.name_en}", model_author=f"{card.author_zh}|{card.author_en}"
+        )
+        engine = Engine()
+        engine.load(POCKET)
+        before = general(engine, None)
+        with tempfile.TemporaryDirectory() as home:
+            run = Run.create(Path(home) / "run", config, table.resolved(), name, name)
+            begun = time.perf_counter()
+            train(engine, run, threading.Event())
+            seconds = time.perf_counter() - begun
+        old = models.old_words(models.inspect(POCKET))
+        asked = [p for p in probes.load_probes(card, old, config.system, per_language=100) if p.kind == "identity"]
+        told = answers(engine, [probe.messages for probe in asked], run.id)
+        verdicts = [probes.judge(probe, text, None).verdict for probe, text in zip(asked, told, strict=True)]
+        after = general(engine, run.id)
+        print(json.dumps({
+            "dataset": name, "steps": run.steps, "seconds_start_to_finished": round(seconds, 1),
+            "training_loop_seconds": round(sum(float(str(e["seconds"])) for e in run.events if e["type"] == "step"), 1),
+            "identity_held_out": f"{verdicts.count('hit')}/{len(verdicts)}",
+            "missed": [(p.question, t) for p, t, v in zip(asked, told, verdicts, strict=True) if v != "hit"],
+            "general_before": "/".join(map(str, before.general)), "general_after": "/".join(map(str, after.general)),
+            "lost": [(p.question, text) for p, text in after.wrong][:6],
+        }, ensure_ascii=False), flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
