@@ -33,11 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _open_page(parsed: argparse.Namespace) -> int:
     # Imported here: gradio takes seconds, and the other commands do without it.
+    from core.workspace import Workspace
     from ui.server import serve
 
-    from core.workspace import Workspace
-
-    serve(Workspace(parsed.home), host=parsed.host, port=parsed.port, open_browser=parsed.open)
+    workspace = Workspace(parsed.home)
+    workspace.lock()
+    serve(workspace, host=parsed.host, port=parsed.port, open_browser=parsed.open)
     return 0
 
 

@@ -92,6 +92,34 @@ def read(folder: Path, name: str = "") -> Adapter:
     )
 
 
+# What an adapter's configuration may say for itself; anything else must be as LoraConfig has it by default.
+_OWN_FIELDS = {
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "fan_in_fan_out", "task_type",
+    "inference_mode", "base_model_name_or_path", "revision", "peft_type", "peft_version", "auto_mapping", "init_lora_weights",
+}  # fmt: skip
+
+
+def check_config(adapter: Adapter, config: LoraConfig) -> None:
+    """Raise ModelError if the adapter asks for more than plain LoRA on linear layers.
+
+    Some of it would change the base for good (PiSSA and OLoRA initialisation, layer replication), some would ask for any
+    amount of memory (rank patterns), some is not answered for row by row (DoRA, saved modules).
+    """
+    plain = type(config)()
+    odd = [key for key in vars(plain) if key not in _OWN_FIELDS and getattr(config, key) != getattr(plain, key)]
+    if config.init_lora_weights not in (True, False, "gaussian"):
+        odd.append("init_lora_weights")
+    if odd:
+        named = ", ".join(odd)
+        raise ModelError(
+            Text(
+                zh=f"适配器 {adapter.name} 使用了这里还不支持的设置:{named}。只支持线性层上的普通 LoRA。",
+                en=f"Adapter {adapter.name} uses settings that are not supported here: {named}. Only plain LoRA on "
+                "linear layers is.",
+            )
+        )
+
+
 def check_tensors(
     adapter: Adapter, expected: Mapping[str, tuple[int, ...]], info: ModelInfo
 ) -> dict[str, torch.Tensor]:

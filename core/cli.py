@@ -100,19 +100,24 @@ def run_train(arguments: argparse.Namespace) -> int:
     from core import train as training
     from core.engine import Engine
     from core.job import Job
-    from core.preview import check_rows, encoder_of
+    from core.preview import Previews
     from core.run import Run
 
-    check_rows(table, settings, encoder_of(models.inspect(settings.model)))
-    rows = [*table.resolved(), *mix.draw(settings.mix, settings.seed, _saved)]
     engine = Engine()
+    training.check(settings, engine.device)
+    mixed = mix.draw(settings.mix, settings.seed, _saved)
+    Previews().check(table, mixed, settings, engine)
+    rows = [*table.resolved(), *mixed]
     job = Job(lambda run, stop: training.train(engine, run, stop), clean_up=lambda: None)
     run = job.start(
         lambda: Run.create(arguments.output_dir.resolve(), settings, rows, table.name, " ".join(arguments.dataset))
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: job.stop())
-    _follow(job, run, arguments.json)
+    try:
+        _follow(job, run, arguments.json)
+    finally:  # whoever read our output is gone: save and end
+        job.close()
     return {"finished": 0, "stopped": 0}.get(run.status, 1)
 
 

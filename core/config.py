@@ -151,6 +151,12 @@ class TrainConfig:
         """Rows in one optimizer step."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
+    def held_out(self, rows: int) -> int:
+        """Rows kept out of training for the evaluation loss: at least one, and never all of them."""
+        if not self.split_dataset_ratio:
+            return 0
+        return max(0, min(rows - 1, max(1, round(rows * self.split_dataset_ratio))))
+
     def steps(self, rows: int) -> int:
         """Optimizer steps for `rows` training rows; a last, smaller step of an epoch counts."""
         if rows <= 0:

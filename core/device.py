@@ -5,17 +5,29 @@ Before torch is loaded the card is asked through nvidia-smi, so that the page ca
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from core.errors import WontFitError
+from core.text import Text
+
 GB = 1_000_000_000
+
+OUT_OF_MEMORY = Text(
+    zh="显存不够。请缩短对话或问题;训练时调低“最大长度”或每步的行数,或改用 QLoRA;也请检查是否有其他程序占用显卡。",
+    en="The card ran out of memory. Shorten the conversation; for training lower Maximum length or the rows per step, or "
+    "use QLoRA; also check for other programs on the card.",
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,26 @@ def memory_used(device: Device) -> int:
     if torch is not None and torch.cuda.is_initialized():
         free, total = torch.cuda.mem_get_info()
         return int(total - free)
-    rows = _nvidia_smi("memory.used")
-    return int(float(rows[0][0]) * 2**20) if rows else 0
+    return _used_before_torch(int(time.monotonic() / 2))
+
+
+@functools.lru_cache(maxsize=1)
+def _used_before_torch(moment: int) -> int:
+    """Asked at most every two seconds: each asking starts a process."""
+    row = _visible_row(_nvidia_smi("memory.used"))
+    return int((_megabytes(row[0]) or 0) * 2**20) if row else 0
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn torch's out-of-memory into a WontFitError that says what to do; without torch loaded, do nothing."""
+    try:
+        yield
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise WontFitError(OUT_OF_MEMORY, 0, 0) from None
 
 
 def memory_free(device: Device) -> int:
@@ -57,15 +87,27 @@ def memory_free(device: Device) -> int:
 
 
 def _card() -> Device | None:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and (not visible.strip() or visible.split(",")[0].strip() == "-1"):
+    row = _visible_row(_nvidia_smi("name,memory.total"))
+    total = _megabytes(row[1]) if row and len(row) > 1 else None
+    if row is None or total is None:
         return None
-    rows = _nvidia_smi("name,memory.total")
-    if not rows:
+    return Device("cuda", row[0].removeprefix("NVIDIA ").removeprefix("GeForce "), int(total * 2**20))
+
+
+def _visible_row(rows: list[list[str]]) -> list[str] | None:
+    """The row of the card torch will call cuda:0; CUDA_VISIBLE_DEVICES may hide or reorder cards."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not rows or (visible is not None and (not visible.strip() or visible.split(",")[0].strip() == "-1")):
         return None
     first = visible.split(",")[0].strip() if visible else "0"
-    row = rows[int(first)] if first.isdigit() and int(first) < len(rows) else rows[0]
-    return Device("cuda", row[0].removeprefix("NVIDIA ").removeprefix("GeForce "), int(float(row[1]) * 2**20))
+    return rows[int(first)] if first.isdigit() and int(first) < len(rows) else rows[0]
+
+
+def _megabytes(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None  # cards that share the machine's memory answer [N/A]
 
 
 def _nvidia_smi(query: str) -> list[list[str]]:

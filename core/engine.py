@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,18 +19,22 @@ from core import adapters, models
 from core.config import TrainConfig
 from core.device import Device, find_device
 from core.encode import Encoder, encoder_for
-from core.errors import ModelError
+from core.errors import BusyError, ConfigError, ModelError
 from core.models import ModelInfo, Progress
 from core.text import Text
 from core.turn import TurnLock
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
 
     from core.plain import PlainBackend
 
 State = Literal["absent", "loading", "ready", "failed"]
+NO_BITSANDBYTES = Text(
+    zh="4 比特量化和 8 比特优化器需要 bitsandbytes,这台机器上没有安装。请运行 pip install bitsandbytes,或改用不量化的方案。",
+    en="4-bit quantisation and the 8-bit optimizer need bitsandbytes, which is not installed. Run pip install bitsandbytes, "
+    "or choose a preset without quantisation.",
+)
 _TARGETS = {
     "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
     "mlp": ["gate_proj", "up_proj", "down_proj"],
@@ -56,7 +61,9 @@ class Engine:
         self.state: State = "absent"
         self._resident: Resident | None = None
         self._lock = TurnLock()
-        self._attached: dict[str, Path | None] = {}
+        self._attached: dict[str, str] = {}  # adapter -> its name inside PEFT, which allows no dots and no layer names
+        self._made = itertools.count()
+        self._holder: str | None = None
 
     # -- turns --
 
@@ -80,16 +87,41 @@ class Engine:
 
     # -- the base model --
 
+    @contextlib.contextmanager
+    def held(self, holder: str) -> Iterator[None]:
+        """While the block runs, nobody but `holder` can exchange the model: a run's base stays the run's."""
+        with self._lock():
+            self._holder = holder
+        try:
+            yield
+        finally:
+            self._holder = None
+
     def load(
-        self, name: str, quant_method: str = "none", torch_dtype: str = "auto", progress: Progress | None = None
+        self,
+        name: str,
+        quant_method: str = "none",
+        torch_dtype: str = "auto",
+        progress: Progress | None = None,
+        holder: str | None = None,
     ) -> None:
-        """Make `name` the resident model; nothing happens if it already is. The one before is freed first."""
+        """Make `name` the resident model; nothing happens if it already is. The one before is freed first.
+
+        Raises BusyError if somebody else holds another model.
+        """
         info = models.inspect(name)
         dtype = self._dtype(torch_dtype)
         with self._lock():
             now = self._resident
             if now is not None and (now.info.folder, now.quant_method, now.dtype) == (info.folder, quant_method, dtype):
                 return
+            if self._holder not in (None, holder):
+                raise BusyError(
+                    Text(
+                        zh="正在训练,不能换模型。请等它结束,或先按停止。",
+                        en="A run is using the model. Wait for it to end, or press Stop first.",
+                    )
+                )
             self._free()
             self.state = "loading"
             try:
@@ -131,9 +163,9 @@ class Engine:
         """A fresh adapter to train, by the run's settings."""
         from peft import LoraConfig
 
-        targets: str | list[str] = _TARGETS.get(config.target_modules, config.target_modules)
-        if isinstance(targets, str) and targets != "all-linear":
-            targets = targets.split()
+        targets: str | list[str] = "all-linear"
+        if config.target_modules != targets:
+            targets = _TARGETS.get(config.target_modules) or config.target_modules.split()
         lora = LoraConfig(
             r=config.lora_rank,
             lora_alpha=config.lora_alpha,
@@ -143,17 +175,21 @@ class Engine:
         )
         with self.turn() as resident:
             lora.base_model_name_or_path = str(resident.info.folder)
-            try:
-                resident.backend.add_adapter(name, lora, config.seed)
-            except ValueError as error:
-                raise ModelError(
+            there = resident.backend.linear_names()
+            absent = [target for target in targets if target not in there] if isinstance(targets, list) else []
+            if absent or not targets:
+                raise ConfigError(
                     Text(
-                        zh=f"目标层 {config.target_modules!r} 在这个模型里不存在。可用 all-linear、attention、mlp,或模型里的层名。",
-                        en=f"Target modules {config.target_modules!r} do not exist in this model. Use all-linear, "
-                        "attention, mlp, or names of its layers.",
-                    )
-                ) from error
-            self._attached[name] = None
+                        zh=f"目标层 {' '.join(absent) or '(空)'} 在这个模型里不存在。可用 all-linear、attention、mlp,"
+                        f"或这些层名:{' '.join(sorted(there))}。",
+                        en=f"Target modules {' '.join(absent) or '(none)'} do not exist in this model. Use all-linear, "
+                        f"attention, mlp, or of these layers: {' '.join(sorted(there))}.",
+                    ),
+                    "target_modules",
+                )
+            handle = self._new_handle()
+            resident.backend.add_adapter(handle, lora, config.seed)
+            self._attached[name] = handle
 
     def attach(self, adapter: adapters.Adapter) -> None:
         """Make the resident model answer to `adapter.name`; nothing happens if it does. A refused one leaves no trace."""
@@ -163,17 +199,17 @@ class Engine:
             if adapter.name in self._attached:
                 return
             config = LoraConfig.from_pretrained(str(adapter.folder))
+            adapters.check_config(adapter, config)
             config.inference_mode = True
-            _refuse_unsupported(adapter, config)
+            config.init_lora_weights = True  # others (pissa, olora, ...) rewrite the base when the layer is made
+            handle = self._new_handle()
             try:
-                resident.backend.add_adapter(adapter.name, config, seed=0)
-                expected, _ = resident.backend.adapter_state(adapter.name)
+                resident.backend.add_adapter(handle, config, seed=0)
+                expected, _ = resident.backend.adapter_state(handle)
                 shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
-                resident.backend.load_adapter_state(
-                    adapter.name, adapters.check_tensors(adapter, shapes, resident.info)
-                )
+                resident.backend.load_adapter_state(handle, adapters.check_tensors(adapter, shapes, resident.info))
             except BaseException as error:
-                resident.backend.delete_adapter(adapter.name)
+                resident.backend.delete_adapter(handle)
                 if isinstance(error, ValueError):
                     raise ModelError(
                         Text(
@@ -183,41 +219,29 @@ class Engine:
                         )
                     ) from error
                 raise
-            self._attached[adapter.name] = adapter.folder
+            self._attached[adapter.name] = handle
 
     def detach(self, name: str) -> None:
         """Take an adapter out of the model. Unknown names are fine."""
         with self._lock():
             if self._resident is not None and name in self._attached:
-                self._resident.backend.delete_adapter(name)
-                del self._attached[name]
+                self._resident.backend.delete_adapter(self._attached.pop(name))
 
     def save_adapter(self, name: str, folder: Path, card: Mapping[str, object]) -> None:
         """Write an attached adapter to `folder`. The tensors are copied inside a turn, written outside it."""
         with self.turn() as resident:
-            tensors, config = resident.backend.adapter_state(name)
+            tensors, config = resident.backend.adapter_state(self.handle(name))
             host = {key: tensor.detach().to("cpu", copy=True) for key, tensor in tensors.items()}
         adapters.save(folder, host, config, card)
 
-    def missing(self, names: Sequence[str | None]) -> list[str]:
-        """Those of `names` that are not attached."""
-        return [name for name in names if name is not None and name not in self._attached]
+    def handle(self, name: str) -> str:
+        """What the backend calls an attached adapter. Raises ModelError if it is not attached."""
+        if name not in self._attached:
+            raise ModelError(Text(zh=f"适配器 {name} 没有挂上。", en=f"Adapter {name} is not attached."))
+        return self._attached[name]
 
-
-def _refuse_unsupported(adapter: adapters.Adapter, config: LoraConfig) -> None:
-    extras = [
-        key
-        for key in ("use_dora", "modules_to_save", "trainable_token_indices", "alora_invocation_tokens")
-        if getattr(config, key, None)
-    ]
-    if extras or config.bias != "none":
-        named = ", ".join(extras) or f"bias={config.bias}"
-        raise ModelError(
-            Text(
-                zh=f"适配器 {adapter.name} 使用了这里还不支持的功能:{named}。",
-                en=f"Adapter {adapter.name} uses what is not supported here yet: {named}.",
-            )
-        )
+    def _new_handle(self) -> str:
+        return f"a{next(self._made)}"
 
 
 def _load(info: ModelInfo, quant_method: str, dtype: str, device: Device, progress: Progress | None) -> Resident:
@@ -288,13 +312,7 @@ def _nf4(compute: torch.dtype) -> object:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise ModelError(
-            Text(
-                zh="4 比特量化需要 bitsandbytes,这台机器上没有安装。请运行 pip install bitsandbytes,或改用不量化的方案。",
-                en="4-bit quantisation needs bitsandbytes, which is not installed. Run pip install bitsandbytes, or choose "
-                "a preset without quantisation.",
-            )
-        ) from error
+        raise ModelError(NO_BITSANDBYTES) from error
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.dataset import Message
+from core.device import memory_errors
 from core.encode import Encoder
 from core.engine import Engine, Resident
 from core.errors import ConfigError, ModelError
@@ -82,16 +84,41 @@ def stream(
     `stop` ends it within one token. Raises ModelError if an adapter is not attached, or if the base model is exchanged
     while an answer is under way.
     """
-    asked = time.perf_counter()
     replies = [Reply(waiting=engine.busy) for _ in columns]
     if replies and replies[0].waiting:
         yield replies
-    decoding: _Decoding | None = None
-    while decoding is None or not decoding.finished:
-        with engine.turn() as resident:
-            if decoding is None:
-                decoding = _Decoding(engine, resident, columns, sampling, replies, asked)
-            elif decoding.resident is not resident or engine.missing([c.adapter for c in columns]):
+    answering = _Answering(engine, columns, sampling, stop or threading.Event(), replies)
+    while not answering.finished:
+        answering.advance()
+        yield replies
+    # Once more, so that a reader that skips updates while it is busy still gets the final state.
+    yield replies
+
+
+class _Answering:
+    """One answer across its turns. Holds nothing of the model between them."""
+
+    def __init__(
+        self, engine: Engine, columns: Sequence[Column], sampling: Sampling, stop: threading.Event, replies: list[Reply]
+    ) -> None:
+        self._engine, self._columns, self._sampling, self._stop = engine, columns, sampling, stop
+        self._replies = replies
+        self._asked = time.perf_counter()
+        self._decoding: _Decoding | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every column is done."""
+        return all(reply.done for reply in self._replies)
+
+    def advance(self) -> None:
+        """Take a turn, decode for a tenth of a second, give it back."""
+        engine = self._engine
+        with engine.turn() as resident, memory_errors():
+            routing = [None if c.adapter is None else engine.handle(c.adapter) for c in self._columns]
+            if self._decoding is None:
+                self._decoding = _Decoding(resident, routing, self._columns, self._sampling, self._replies, self._asked)
+            elif not self._decoding.belongs_to(resident, routing):
                 raise ModelError(
                     Text(
                         zh="回答途中换了模型或移除了适配器,请再问一次。",
@@ -99,23 +126,10 @@ def stream(
                     )
                 )
             until = time.perf_counter() + _CHUNK_SECONDS
-            while not decoding.finished and time.perf_counter() < until:
-                decoding.step()
-                if stop is not None and stop.is_set():
-                    decoding.cancel()
-        yield replies
-    # One pass more, outside the turn, so that the caller's last state is the final one even if it dropped updates.
-    yield replies
-
-
-def complete(resident: Resident, engine: Engine, columns: Sequence[Column], sampling: Sampling) -> list[Reply]:
-    """Answer all columns to the end inside a turn the caller already holds."""
-    replies = [Reply() for _ in columns]
-    if columns:
-        decoding = _Decoding(engine, resident, columns, sampling, replies, time.perf_counter())
-        while not decoding.finished:
-            decoding.step()
-    return replies
+            while not self.finished and time.perf_counter() < until:
+                self._decoding.step(resident)
+                if self._stop.is_set():
+                    self._decoding.cancel()
 
 
 class _Decoding:
@@ -123,8 +137,8 @@ class _Decoding:
 
     def __init__(
         self,
-        engine: Engine,
         resident: Resident,
+        routing: list[str | None],
         columns: Sequence[Column],
         sampling: Sampling,
         replies: list[Reply],
@@ -132,17 +146,18 @@ class _Decoding:
     ) -> None:
         import torch
 
-        unknown = engine.missing([column.adapter for column in columns])
-        if unknown:
-            # Checked here because PEFT answers an unknown name with the base model, without a word.
-            raise ModelError(Text(zh=f"适配器 {unknown[0]} 没有挂上。", en=f"Adapter {unknown[0]} is not attached."))
-        self.resident = resident
+        # Weak: an answer that nobody reads on must not keep a model in memory while the next one is loaded.
+        self._resident = weakref.ref(resident)
+        self._encoder = resident.encoder
         self.replies = replies
         self._asked = asked
         self._sampling = sampling
-        self._routing = [column.adapter for column in columns]
+        self._routing = routing
         self._generators = [torch.Generator().manual_seed(sampling.seed) for _ in columns]
         prompts = [resident.encoder.prompt(column.messages) for column in columns]
+        self._room = resident.info.max_positions - max(len(prompt) for prompt in prompts)
+        if self._room < 1:
+            raise ConfigError(_too_long(resident.info.max_positions), "messages")
         for reply in replies:
             reply.waiting = False
         self._cache: Any
@@ -153,7 +168,11 @@ class _Decoding:
         """Whether every column is done."""
         return all(reply.done for reply in self.replies)
 
-    def step(self) -> None:
+    def belongs_to(self, resident: Resident, routing: list[str | None]) -> bool:
+        """Whether model and adapters are still those this answer began with."""
+        return self._resident() is resident and self._routing == routing
+
+    def step(self, resident: Resident) -> None:
         """Choose one token a row, and read it into the model for the next unless all are done."""
         import torch
 
@@ -163,8 +182,8 @@ class _Decoding:
             if not reply.done:
                 self._append(reply, token, now)
         if not self.finished:
-            row = torch.tensor(tokens, device=self.resident.backend.device)
-            self._logits, self._cache = self.resident.backend.decode(row, self._routing, self._cache)
+            row = torch.tensor(tokens, device=resident.backend.device)
+            self._logits, self._cache = resident.backend.decode(row, self._routing, self._cache)
 
     def cancel(self) -> None:
         """End every column where it is; the text so far stays."""
@@ -177,14 +196,21 @@ class _Decoding:
             reply.first_token_seconds = now - self._asked
         elif (elapsed := now - self._asked - reply.first_token_seconds) > 0:
             reply.tokens_per_second = reply.tokens / elapsed
-        if token in self.resident.encoder.stop_ids:
+        if token in self._encoder.stop_ids:
             reply.done, reply.finish = True, "stop"
         else:
             reply.ids.append(token)
             reply.tokens += 1
-            if reply.tokens >= self._sampling.max_new_tokens:
+            if reply.tokens >= min(self._sampling.max_new_tokens, self._room):
                 reply.done, reply.finish = True, "length"
-        reply.text = whole_text(self.resident.encoder, reply.ids, reply.done)
+        reply.text = whole_text(self._encoder, reply.ids, reply.done)
+
+
+def _too_long(limit: int) -> Text:
+    return Text(
+        zh=f"这段对话已经超过模型能读的 {limit} 个词元。请清空对话,或缩短问题。",
+        en=f"This conversation is longer than the {limit} tokens the model can read. Clear it or shorten the question.",
+    )
 
 
 def whole_text(encoder: Encoder, ids: Sequence[int], done: bool) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from core import mix
 from core.config import TrainConfig
 from core.dataset import Dataset, Row, placeholders
 from core.text import Text
@@ -44,8 +43,13 @@ class Finding:
     rows: tuple[int, ...] = ()
 
 
-def check(dataset: Dataset, config: TrainConfig, count_tokens: Callable[[Row], int] | None) -> list[Finding]:
-    """Every finding, the bad ones first. Without `count_tokens` (tokens of a resolved row) lengths are not checked."""
+def check(
+    dataset: Dataset, config: TrainConfig, count_tokens: Callable[[Row], int] | None, mixed: int = 0
+) -> list[Finding]:
+    """Every finding, the bad ones first. Without `count_tokens` (tokens of a resolved row) lengths are not checked.
+
+    `mixed`: rows that will be mixed in from elsewhere; they count for the steps only.
+    """
     rows = [(i, row.resolved(dataset.identity)) for i, row in enumerate(dataset.rows) if not row.is_blank]
     if not rows:
         return [
@@ -61,7 +65,7 @@ def check(dataset: Dataset, config: TrainConfig, count_tokens: Callable[[Row], i
         *_unfilled(rows),
         *_missing(rows),
         *_lengths(rows, config, count_tokens),
-        *_steps(len(rows), config),
+        *_steps(len(rows) + mixed, config),
         *_languages(rows, dataset),
         *_repeats(rows),
         *_old_names(rows, dataset.identity.words),
@@ -158,8 +162,7 @@ def _lengths(rows: Rows, config: TrainConfig, count_tokens: Callable[[Row], int]
 
 
 def _steps(rows: int, config: TrainConfig) -> list[Finding]:
-    mixed = sum(count or 0 for _, count in mix.parse(config.mix))
-    trained = rows - int(rows * config.split_dataset_ratio) + mixed
+    trained = rows - config.held_out(rows)
     steps = config.steps(trained)
     each, epochs = config.rows_per_step, f"{config.num_train_epochs:g}"
     zh = f"{trained} 行,每步 {each} 行,{epochs} 轮"

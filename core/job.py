@@ -25,6 +25,7 @@ class Job:
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._closed = False
         self.run: Run | None = None
 
     @property
@@ -42,10 +43,12 @@ class Job:
         with self._guard:
             if self.active is not None:
                 raise BusyError(busy(self.active))
+            self._stop.clear()  # before making: a stop that comes meanwhile is meant for this run
             run = make()
+            if self._closed:
+                raise BusyError(Text(zh="程序正在退出。", en="The program is closing."))
             run.live = True
             self.run = run
-            self._stop.clear()
             self._thread = threading.Thread(target=self._train, args=(run,), name="training")
             self._thread.start()
             return run
@@ -53,6 +56,13 @@ class Job:
     def stop(self) -> None:
         """Ask the run to end after the current step; it saves its adapter. Without a run, nothing happens."""
         self._stop.set()
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop, start nothing any more, and wait for the save; whether the thread has ended."""
+        self._closed = True
+        self._stop.set()
+        with self._guard:
+            return self.join(timeout)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the thread's end; whether it has ended."""
@@ -72,13 +82,16 @@ class Job:
             failure = error.text
         except Exception as error:
             failure, trace = _explain(error), traceback.format_exc()
+        finally:
+            # Also for what is no Exception (an exit from inside): the page must never show a run that nobody trains.
+            if failure is None and run.status == "running":
+                failure = Text(zh="训练线程意外结束。", en="The training thread ended unexpectedly.")
+            if failure is not None:
+                _record_failure(run, failure, trace)
+            run.live = False
         if failure is not None:
             # Outside the except block: a traceback in flight would keep the failed step's tensors alive.
             self._clean_up()
-            if trace:
-                print(trace, file=sys.stderr)
-            _record_failure(run, failure, trace)
-        run.live = False
 
 
 def busy(run: Run) -> Text:
@@ -92,6 +105,7 @@ def busy(run: Run) -> Text:
 def _record_failure(run: Run, failure: Text, trace: str) -> None:
     try:
         if trace:
+            print(trace, file=sys.stderr)
             storage.write_text(run.folder / "error.txt", trace)
         run.append("failed", step=run.step, message_zh=failure.zh, message_en=failure.en)
     except (OSError, UserError):
@@ -103,13 +117,6 @@ def _record_failure(run: Run, failure: Text, trace: str) -> None:
 
 def _explain(error: Exception) -> Text:
     """A cause a person can act on where one is known, else an admission that the fault is ours."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return Text(
-            zh="显存不够,训练已停止。请调低“最大长度”或“每批行数 × 梯度累积”,或改用 QLoRA;也请检查是否有其他程序占用显卡。",
-            en="The card ran out of memory and training stopped. Lower Maximum length or rows per step, or use QLoRA; "
-            "also check for other programs on the card.",
-        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return Text(
             zh="磁盘已满,训练已停止。请清理磁盘后重新开始;之前保存的检查点没有丢失。",

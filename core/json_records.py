@@ -126,7 +126,7 @@ def _objects(text: str, start: int) -> Listing:
     lines, at, marks = _Lines(text), start, 0
     records: list[Record] = []
     while at < len(text):
-        value, end = _value(text, at, len(records))
+        value, end = _object(text, at, len(records))
         records.append(Record(value, lines.at(at)))
         check_count(len(records))
         at = _skip(_GAP, text, end)
@@ -151,6 +151,18 @@ def _objects(text: str, start: int) -> Listing:
     if marks:
         notes.append(Text(f"去掉了文件中间的 {marks} 个标记(BOM)。", f"Removed {marks} mark(s) (BOM) inside the file."))
     return Listing(tuple(records), "jsonl", tuple(notes))
+
+
+def _object(text: str, at: int, rows: int) -> tuple[object, int]:
+    """The object at `at`. In JSON Lines the error of a line is found in that line, not where the parser ran into it."""
+    try:
+        return _value(text, at, rows)
+    except DatasetError:
+        stop = text.find("\n", at)
+        following = _skip(_GAP, text, stop) if stop > 0 else len(text)
+        if text[at:stop].strip() == "{" or text[following : following + 1] != "{":
+            raise
+        return _value(text[:stop], at, rows)
 
 
 def _unwrap(record: Record) -> Listing | None:
@@ -237,9 +249,9 @@ def place(text: str, offset: int) -> tuple[int, int]:
 
 
 def excerpt(text: str, offset: int) -> str:
-    """A few characters around `offset`, on one line, with ⏵ where the trouble is."""
+    """A few characters around `offset`, on one line, with » where the trouble is."""
     before, after = text[max(0, offset - 24) : offset], text[offset : offset + 24]
-    return "".join(c if c.isprintable() else "␣" for c in f"{before}⏵{after}".strip())
+    return "".join(c if c.isprintable() else "␣" for c in f"{before}»{after}".strip())
 
 
 def _error(text: str, offset: int, rows: int, what: Text, row: int | None = None) -> DatasetError:
@@ -272,8 +284,8 @@ def _advice(error: json.JSONDecodeError) -> Text:
     """What to do about a JSON error, from the parser's message."""
     if error.pos >= len(error.doc.rstrip()):
         return Text(
-            "文件在这里断了,这一行不完整。请重新下载,或补全最后一行。",
-            "The file stops here in the middle of a row. Download it again, or complete the last row.",
+            "内容在这里断了,这一行不完整。请补全这一行,或重新下载文件。",
+            "The row stops here in the middle. Complete it, or download the file again.",
         )
     message = error.msg
     if message.startswith("Invalid control character"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,7 @@ class ModelInfo:
     vocab_size: int
     tied_embeddings: bool
     weight_bytes: int
+    max_positions: int = 32_768
 
     @property
     def linear_parameters(self) -> int:
@@ -89,7 +92,7 @@ def locate(name: str) -> Path:
     raise ModelError(
         Text(
             zh=f"没有找到模型 {name}:它不是本机文件夹,也不在本机的模型缓存里。请检查路径,或下载后填写文件夹路径"
-            f"(huggingface-cli download {name});没有模型也可以用内置的 pocket。",
+            f"(hf download {name});没有模型也可以用内置的 pocket。",
             en=f"Model {name} was not found: it is no folder here and not in this machine's model cache. Check the path, "
             f"or download it (hf download {name}) and give its folder. The embedded “pocket” always works.",
         )
@@ -131,11 +134,22 @@ def inspect(name: str) -> ModelInfo:
         vocab_size=size("vocab_size"),
         tied_embeddings=text.get("tie_word_embeddings") is True,
         weight_bytes=weight_bytes,
+        max_positions=size("max_position_embeddings", 32_768),
     )
 
 
 def cached_models() -> dict[str, Path]:
-    """Hub id -> snapshot folder, for each complete chat model in the local Hugging Face and ModelScope caches."""
+    """Hub id -> snapshot folder, for each complete chat model in the local Hugging Face and ModelScope caches.
+
+    Looked up afresh at most every 10 seconds: every shard's header is read.
+    """
+    return dict(
+        _scan(int(time.monotonic() / 10), *(os.environ.get(k) for k in ("HF_HOME", "HF_HUB_CACHE", "MODELSCOPE_CACHE")))
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _scan(moment: int, *places: str | None) -> dict[str, Path]:
     found: dict[str, Path] = {}
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))

@@ -60,7 +60,7 @@ class PlainBackend:
 
     def delete_adapter(self, name: str) -> None:
         """Take an adapter out; the last one takes PEFT's layers with it, so the model is exactly the base again."""
-        if self._peft is None:
+        if self._peft is None or name not in self._peft.peft_config:
             return
         if list(self._peft.peft_config) == [name]:
             self._peft.unload()
@@ -85,6 +85,15 @@ class PlainBackend:
 
         outcome = set_peft_model_state_dict(self._require_peft(), dict(tensors), adapter_name=name)
         assert not outcome.unexpected_keys, outcome.unexpected_keys
+
+    def linear_names(self) -> set[str]:
+        """Last names of the model's linear layers (`q_proj`, `gate_proj`, ...), whether adapters sit on them or not."""
+        found = set()
+        for path, module in self.model.named_modules():
+            parts = path.split(".")
+            if isinstance(module, torch.nn.Linear) and not any(part.startswith("lora_") for part in parts):
+                found.add(parts[-2] if parts[-1] == "base_layer" else parts[-1])
+        return found
 
     def adapter_parameters(self, name: str) -> list[torch.nn.Parameter]:
         """An adapter's trainable tensors, in the model's order."""

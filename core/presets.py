@@ -63,8 +63,13 @@ def preset(name: str, user_folder: Path | None = None) -> Preset:
 
 
 def default_preset(device: Device, model: str, presets: list[Preset]) -> Preset:
-    """Pocket for the pocket model; else bf16 LoRA from 20 GB of card memory, QLoRA below."""
-    wanted = "pocket" if model == POCKET else ("identity" if device.memory_total >= 20 * GB else "qlora")
+    """Pocket for the pocket model; on a card bf16 LoRA from 20 GB of its memory, QLoRA below; else the quick one."""
+    if model == POCKET:
+        wanted = "pocket"
+    elif device.kind == "cuda":
+        wanted = "identity" if device.memory_total >= 20 * GB else "qlora"
+    else:
+        wanted = "quick"
     return next((candidate for candidate in presets if candidate.id == wanted), presets[0])
 
 
@@ -81,7 +86,7 @@ def _load(path: Path) -> Preset:
             cuda=bool(data.get("cuda", False)),
             pocket=dict(data.get("pocket", {})),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise ConfigError(
             Text(
                 zh=f"方案文件 {path} 无法使用:{error}。请修正或删除它。",

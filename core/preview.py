@@ -6,7 +6,7 @@ Loads tokenizers, never weights; remembers each row's length, so that an edit co
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from core import estimate, health, models
@@ -54,11 +54,13 @@ class Previews:
         """`rows`: the table's and what is mixed in, resolved. `runs` are searched for a measured speed."""
         info = models.inspect(config.model)
         encoder = self.encoder(info, engine)
-        findings = tuple(health.check(table, config, lambda row: self._length(info, encoder, row, config.system)[0]))
+        mixed = len(rows) - sum(not row.is_blank for row in table.rows)
+        count = self._counter(info, encoder, config)
+        findings = (*health.check(table, config, count, mixed), *_unknown_targets(config))
         useful = [row for row in rows if row.output.strip()]
         lengths = [self._length(info, encoder, row, config.system) for row in useful]
         tokens = sum(length for length, _ in lengths)
-        steps = config.steps(round(len(useful) * (1 - config.split_dataset_ratio))) if useful else 0
+        steps = config.steps(len(useful) - config.held_out(len(useful)))
         free = _free_bytes(engine, config)
         try:
             needed = estimate.plan(info, config, engine.device, lengths or [(16, 8)], free).memory_bytes
@@ -89,6 +91,22 @@ class Previews:
                 self._encoders[key] = encoder_of(info)
             return self._encoders[key]
 
+    def check(self, table: Dataset, mixed: Sequence[Row], config: TrainConfig, engine: Engine) -> None:
+        """Refuse what cannot be trained on here, before anything is written.
+
+        Raises DatasetError with the first bad row of the table or of what is mixed in, WontFitError if the card is too
+        small for every way of running it.
+        """
+        info = models.inspect(config.model)
+        encoder = self.encoder(info, engine)
+        check_rows(table, mixed, config, self._counter(info, encoder, config))
+        rows = [*table.resolved(), *mixed]
+        lengths = [self._length(info, encoder, row, config.system) for row in rows]
+        estimate.plan(info, config, engine.device, lengths, _free_bytes(engine, config))
+
+    def _counter(self, info: ModelInfo, encoder: Encoder, config: TrainConfig) -> Callable[[Row], int]:
+        return lambda row: self._length(info, encoder, row, config.system)[0]
+
     def _length(self, info: ModelInfo, encoder: Encoder, row: Row, system: str) -> tuple[int, int]:
         """(tokens, answer tokens) of a resolved row."""
         key = (str(info.folder), system, row)
@@ -100,6 +118,30 @@ class Previews:
         return self._lengths[key]
 
 
+def _unknown_targets(config: TrainConfig) -> list[Finding]:
+    """A hint for target modules that few models have; the model itself is asked at the start."""
+    usual = {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "all-linear",
+        "attention",
+        "mlp",
+    }
+    odd = " ".join(name for name in config.target_modules.split() if name not in usual)
+    if not odd and config.target_modules.strip():
+        return []
+    text = Text(
+        zh=f"目标层 {odd or '(空)'} 不常见,开始时会对照模型核对。",
+        en=f"Target modules {odd or '(none)'} are unusual; the start will check them.",
+    )
+    return [Finding("warn", text)]
+
+
 def encoder_of(info: ModelInfo) -> Encoder:
     """A model's encoder without its weights."""
     from transformers import AutoTokenizer
@@ -107,8 +149,8 @@ def encoder_of(info: ModelInfo) -> Encoder:
     return encoder_for(AutoTokenizer.from_pretrained(str(info.folder), local_files_only=True, trust_remote_code=False))
 
 
-def check_rows(table: Dataset, config: TrainConfig, encoder: Encoder) -> None:
-    """Refuse a table that cannot be trained on: DatasetError with the first reason and its row."""
+def check_rows(table: Dataset, mixed: Sequence[Row], config: TrainConfig, count: Callable[[Row], int]) -> None:
+    """Refuse rows that cannot be trained on: DatasetError with the first reason and its row. `mixed` is resolved."""
     if not any(not row.is_blank for row in table.rows):
         raise DatasetError(
             Text(
@@ -116,13 +158,15 @@ def check_rows(table: Dataset, config: TrainConfig, encoder: Encoder) -> None:
                 en="The table is empty. Write at least one question and answer, then start.",
             )
         )
-
-    def count(row: Row) -> int:
-        return len(encoder.example(row.messages(config.system)))
-
-    found = health.blocking(health.check(table, config, count))
+    found = health.blocking(health.check(table, config, count, len(mixed)))
     if found is not None:
         raise DatasetError(found.text, row=found.rows[0] if found.rows else None)
+    found = health.blocking(health.check(Dataset("mix", tuple(mixed)), config, count)) if mixed else None
+    if found is not None:
+        text = Text(
+            zh=f"混入数据(行号按抽取顺序):{found.text.zh}", en=f"Mix in (rows in the order drawn): {found.text.en}"
+        )
+        raise DatasetError(text)
 
 
 def measured_speed(config: TrainConfig, runs: Sequence[Run]) -> float | None:

@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from core import config as settings
 from core import dataset, storage
 from core.config import TrainConfig
 from core.dataset import Row
-from core.errors import BusyError, DatasetError
+from core.errors import BusyError, DatasetError, UserError
 from core.text import Text
 
 Event = dict[str, object]
@@ -66,10 +66,9 @@ class Run:
             run = cls(
                 folder, settings.build(known), str(record["title"]), str(record["dataset"]), float(record["created"])
             )
-            run.events = [
-                event for event in storage.read_json_lines(folder / "events.jsonl") if isinstance(event, dict)
-            ]
-        except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+            lines = storage.read_json_lines(folder / "events.jsonl", torn=True)
+            run.events = [event for event in lines if isinstance(event, dict) and "type" in event]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, UserError) as error:
             raise DatasetError(
                 Text(zh=f"{folder} 不是完整的训练记录。", en=f"{folder} is not a complete run folder.")
             ) from error
@@ -79,8 +78,10 @@ class Run:
         """Add an event to memory and, as one flushed line, to events.jsonl."""
         event: Event = {"type": kind, "time": time.time(), **fields}
         line = json.dumps(event, ensure_ascii=False, allow_nan=False)
-        with self._write, (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        with self._write, (self.folder / "events.jsonl").open("ab+") as file:
+            if file.tell() and not _ends_a_line(file):
+                file.write(b"\n")  # a line torn by a kill or a full disk stays alone
+            file.write(f"{line}\n".encode())
             file.flush()
             if kind not in ("step", "probed"):
                 os.fsync(file.fileno())
@@ -113,9 +114,8 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The last optimizer step done."""
-        event = self.last("step")
-        return int(str(event["step"])) if event else 0
+        """The last optimizer step done, by the newest event that tells."""
+        return next((int(str(event["step"])) for event in reversed(self.events) if "step" in event), 0)
 
     @property
     def steps(self) -> int:
@@ -134,6 +134,11 @@ class Run:
         """(answers that show the new identity, identity questions asked) at the last probing."""
         event = self.last("probed")
         return (int(str(event["hits"])), int(str(event["total"]))) if event and event.get("total") else None
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def new_folder(runs: Path, title: str) -> Path:

@@ -12,6 +12,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from core.errors import StorageError
 from core.text import Text
@@ -62,6 +63,30 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it. Raises StorageError where that is not allowed."""
+    with _named(folder / "x"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def lock_file(path: Path) -> IO[str] | None:
+    """An open file that only this process holds until it ends, or None if another holds it.
+
+    The system lets go of it when the process dies, however that happens. On systems without flock nothing is locked.
+    """
+    file = path.open("a+")
+    try:
+        import fcntl
+    except ImportError:
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` in one step: a reader sees the old file or the new one, never a part."""
     with _named(path):
@@ -93,8 +118,8 @@ def read_json(path: Path) -> object:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_json_lines(path: Path) -> list[object]:
-    """Every complete line's value; a torn last line (killed while writing) is left out."""
+def read_json_lines(path: Path, torn: bool = False) -> list[object]:
+    """Every complete line's value; a torn last line (killed while writing) is left out, with `torn` any such line."""
     if not path.exists():
         return []
     # Not splitlines(): it also cuts at U+2028 and U+0085, which JSON strings may contain.
@@ -106,7 +131,7 @@ def read_json_lines(path: Path) -> list[object]:
         try:
             values.append(json.loads(line))
         except ValueError:
-            if number < len(lines) - 1:
+            if number < len(lines) - 1 and not torn:
                 raise
     return values
 

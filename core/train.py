@@ -7,6 +7,7 @@ into passes; this equals batch 1 x accumulation N with token-normalised loss.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import random
 import shutil
@@ -20,12 +21,12 @@ from core import estimate, models, probes
 from core.batch import pack, split
 from core.config import TrainConfig
 from core.dataset import Identity
-from core.device import memory_free, memory_used
+from core.device import Device, memory_errors, memory_free, memory_used
 from core.encode import Example, encode_rows
-from core.engine import Engine, Resident
-from core.errors import ConfigError, DivergedError
+from core.engine import NO_BITSANDBYTES, Engine, Resident
+from core.errors import ConfigError, DivergedError, ModelError
 from core.estimate import Plan
-from core.generate import Column, Sampling, complete
+from core.generate import Column, Sampling, stream
 from core.models import Progress
 from core.probes import Probe
 from core.run import Run
@@ -44,13 +45,29 @@ def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | 
     """
     config = run.config
     run.append("loading", model=config.model)
-    engine.load(config.model, config.quant_method, config.torch_dtype, progress)
-    try:
-        trainer = _prepare(engine, run)
-        trainer.run_steps(stop)
-    except BaseException:
-        engine.detach(run.id)
-        raise
+    with engine.held(run.id):
+        engine.load(config.model, config.quant_method, config.torch_dtype, progress, holder=run.id)
+        try:
+            with memory_errors():
+                _prepare(engine, run).run_steps(stop)
+        except BaseException:
+            engine.detach(run.id)
+            raise
+
+
+def check(config: TrainConfig, device: Device) -> None:
+    """Refuse settings that this machine cannot carry out, before anything is loaded."""
+    if config.optim == "paged_adamw_8bit" and device.kind != "cuda":
+        raise ConfigError(
+            Text(
+                zh="paged_adamw_8bit 需要 CUDA 显卡;在处理器上请用 adamw_torch。",
+                en="paged_adamw_8bit needs a CUDA card; use adamw_torch on the processor.",
+            ),
+            "optim",
+        )
+    needs = config.quant_method == "bnb" or config.optim == "paged_adamw_8bit"
+    if needs and importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(NO_BITSANDBYTES)
 
 
 def learning_rate_at(step: int, total: int, config: TrainConfig) -> float:
@@ -77,11 +94,8 @@ def step_rows(rows: int, config: TrainConfig) -> Iterator[tuple[float, list[int]
 
 
 def divide(examples: Sequence[Example], config: TrainConfig) -> tuple[list[Example], list[Example]]:
-    """(training, evaluation) examples; the latter drawn by the seed, at least one of each if a share is asked for."""
-    if not config.split_dataset_ratio:
-        return list(examples), []
-    count = min(len(examples) - 1, max(1, round(len(examples) * config.split_dataset_ratio)))
-    held = set(random.Random(config.seed).sample(range(len(examples)), count))
+    """(training, evaluation) examples; which ones are held out is drawn by the seed."""
+    held = set(random.Random(config.seed).sample(range(len(examples)), config.held_out(len(examples))))
     return [e for i, e in enumerate(examples) if i not in held], [e for i, e in enumerate(examples) if i in held]
 
 
@@ -131,6 +145,8 @@ class _Since:
     steps: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    rate: float = 0.0
+    norm: float = 0.0
 
 
 class _Trainer:
@@ -153,15 +169,16 @@ class _Trainer:
         self._before: dict[int, str] = {}
         resident = engine.resident
         assert resident is not None
-        self._parameters = resident.backend.adapter_parameters(run.id)
+        self._handle = engine.handle(run.id)
+        self._parameters = resident.backend.adapter_parameters(self._handle)
         self._optimizer = _optimizer(self._parameters, self._config, engine.device.kind)
         self._scale = 2.0**12 if resident.dtype == "float16" else 1.0
 
     def run_steps(self, stop: threading.Event) -> None:
-        """All optimizer steps, or until `stop`; then save, probe and close the run."""
+        """All optimizer steps, or until `stop`; then save, evaluate, probe and close the run."""
         config, begun = self._config, time.perf_counter()
         _reset_peak(self._engine)
-        self._probe(0)
+        self._probe(0, stop)
         done, since = 0, _Since()
         order = step_rows(len(self._training), config)
         while done < self._steps and not stop.is_set():
@@ -169,17 +186,34 @@ class _Trainer:
             self._step(done, epoch, [self._training[i] for i in chosen], since)
             done += 1
             last = done == self._steps or stop.is_set()
-            if self._held_out and (done % config.eval_steps == 0 or last):
-                self._evaluate(done)
-            if config.probe_steps and done % config.probe_steps == 0 and not last:
-                self._probe(done)
-            if done % config.save_steps == 0 and not last:
-                self._checkpoint(done)
+            if done % config.logging_steps == 0 or done == 1 or last:
+                self._log(done, epoch, since)
+            if not last:
+                self._now_and_then(done, stop)
+        # Saved first: what may take a while comes after the weights are safe.
+        self._close(done, stop)
+        ending = "finished" if done == self._steps else "stopped"
+        adapter = "adapter" if done else None
+        self._run.append(ending, step=done, seconds=time.perf_counter() - begun, adapter=adapter)
+
+    def _now_and_then(self, done: int, stop: threading.Event) -> None:
+        config = self._config
+        if self._held_out and done % config.eval_steps == 0:
+            self._evaluate(done, stop)
+        if config.probe_steps and done % config.probe_steps == 0:
+            self._probe(done, stop)
+        if done % config.save_steps == 0:
+            self._checkpoint(done)
+
+    def _close(self, done: int, stop: threading.Event) -> None:
+        if not done:  # stopped before the first step: an adapter that changes nothing is not worth keeping
+            self._engine.detach(self._run.id)
+            return
         self._engine.save_adapter(self._run.id, self._run.folder / "adapter", {**self._card, "step": done})
         self._run.append("saved", step=done, path="adapter")
-        self._probe(done)
-        ending = "finished" if done == self._steps else "stopped"
-        self._run.append(ending, step=done, seconds=time.perf_counter() - begun, adapter="adapter")
+        if not stop.is_set():
+            self._evaluate(done, stop)
+        self._probe(done, None)
 
     def _step(self, step: int, epoch: float, examples: list[Example], since: _Since) -> None:
         rate = learning_rate_at(step, self._steps, self._config)
@@ -191,24 +225,35 @@ class _Trainer:
                 loss, norm = self._update(resident, examples, rate)
             since.seconds += time.perf_counter() - begun
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(_diverged(step + 1, self._run.last("step")), step + 1)
+            self._keep_last_good(step)
+            raise DivergedError(_diverged(step + 1, step), step + 1)
         since.loss += loss
         since.steps += 1
         since.tokens += sum(len(example) for example in examples)
-        if (step + 1) % self._config.logging_steps == 0 or step == 0 or step + 1 == self._steps:
-            self._run.append(
-                "step",
-                step=step + 1,
-                epoch=round(epoch, 4),
-                loss=since.loss / since.steps,
-                learning_rate=rate,
-                grad_norm=norm,
-                tokens=since.tokens,
-                tokens_per_second=since.tokens / since.seconds,
-                seconds=since.seconds / since.steps,
-                peak_memory_bytes=_peak(self._engine),
-            )
-            since.__init__()  # type: ignore[misc]
+        since.rate, since.norm = rate, norm
+
+    def _log(self, done: int, epoch: float, since: _Since) -> None:
+        """A point of the curve: means over the steps since the last one."""
+        self._run.append(
+            "step",
+            step=done,
+            epoch=round(epoch, 4),
+            loss=since.loss / since.steps,
+            learning_rate=since.rate,
+            grad_norm=since.norm,
+            tokens=since.tokens,
+            tokens_per_second=since.tokens / since.seconds,
+            seconds=since.seconds / since.steps,
+            peak_memory_bytes=_peak(self._engine),
+        )
+        since.__init__()  # type: ignore[misc]
+
+    def _keep_last_good(self, done: int) -> None:
+        """The update that broke never reached the weights: keep them, unless they are what is broken."""
+        import torch
+
+        if done and all(bool(torch.isfinite(parameter).all()) for parameter in self._parameters):
+            self._checkpoint(done)
 
     def _update(self, resident: Resident, examples: list[Example], rate: float) -> tuple[float, float]:
         """One optimizer step inside a turn. Returns (loss, gradient norm before clipping)."""
@@ -218,7 +263,7 @@ class _Trainer:
         backend = resident.backend
         parts = [
             backend.loss_and_grads(
-                pack(group, backend.device), self._run.id, answer_tokens, self._plan.recompute, self._scale
+                pack(group, backend.device), self._handle, answer_tokens, self._plan.recompute, self._scale
             )
             for group in split(examples, self._plan.max_tokens)
         ]
@@ -235,20 +280,27 @@ class _Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         return loss, size
 
-    def _evaluate(self, step: int) -> None:
-        with self._engine.turn() as resident:
-            total = 0.0
-            for group in split(self._held_out, self._plan.max_tokens):
-                total += float(resident.backend.loss(pack(group, resident.backend.device), self._run.id))
-        self._run.append("evaluated", step=step, loss=total / sum(e.answer_tokens for e in self._held_out))
+    def _evaluate(self, step: int, stop: threading.Event) -> None:
+        """Evaluation loss, a turn for each pass; given up, without an event, when the run is stopped meanwhile."""
+        total = 0.0
+        for group in split(self._held_out, self._plan.max_tokens):
+            if stop.is_set():
+                return
+            with self._engine.turn() as resident:
+                total += float(resident.backend.loss(pack(group, resident.backend.device), self._handle))
+        if self._held_out and math.isfinite(total):
+            self._run.append("evaluated", step=step, loss=total / sum(e.answer_tokens for e in self._held_out))
 
-    def _probe(self, step: int) -> None:
+    def _probe(self, step: int, stop: threading.Event | None) -> None:
         """Ask every probe in one batch: the base before the first step, the adapter afterwards."""
+        if not self._probes:
+            return
         adapter = self._run.id if step else None
         columns = [Column(probe.messages, adapter) for probe in self._probes]
         begun = time.perf_counter()
-        with self._engine.turn() as resident:
-            replies = complete(resident, self._engine, columns, Sampling(max_new_tokens=_PROBE_TOKENS))
+        replies = list(stream(self._engine, columns, Sampling(max_new_tokens=_PROBE_TOKENS), stop))[-1]
+        if stop is not None and stop.is_set():
+            return
         answers = []
         for index, (probe, reply) in enumerate(zip(self._probes, replies, strict=True)):
             answer = probes.judge(probe, reply.text, self._before.get(index))
@@ -284,14 +336,6 @@ def _optimizer(parameters: list[torch.nn.Parameter], config: TrainConfig, device
 
     betas = (0.9, config.adam_beta2)
     if config.optim == "paged_adamw_8bit":
-        if device != "cuda":
-            raise ConfigError(
-                Text(
-                    zh="paged_adamw_8bit 需要 CUDA 显卡;在处理器上请用 adamw_torch。",
-                    en="paged_adamw_8bit needs a CUDA card; use adamw_torch on the processor.",
-                ),
-                "optim",
-            )
         import bitsandbytes
 
         paged: torch.optim.Optimizer = bitsandbytes.optim.PagedAdamW8bit(
@@ -317,8 +361,7 @@ def _own_randomness(resident: Resident, config: TrainConfig, step: int) -> Itera
         yield
 
 
-def _diverged(step: int, last: dict[str, object] | None) -> Text:
-    good = last["step"] if last else 0
+def _diverged(step: int, good: int) -> Text:
     return Text(
         zh=f"第 {step} 步的损失或梯度变成了 NaN 或无穷大,训练已停止(最后一个正常的步是第 {good} 步),没有保存坏的权重。"
         "请把学习率减半后再试。",

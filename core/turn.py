@@ -22,14 +22,16 @@ class TurnLock:
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         ticket = object()
-        with self._changed:
-            self._queue.append(ticket)
-            self._changed.wait_for(lambda: self._queue[0] is ticket)
         try:
+            with self._changed:
+                self._queue.append(ticket)
+                self._changed.wait_for(lambda: self._queue[0] is ticket)
             yield
         finally:
+            # Also when the waiting itself is broken off: a ticket left behind would stop everybody after it.
             with self._changed:
-                self._queue.popleft()
+                if ticket in self._queue:
+                    self._queue.remove(ticket)
                 self._changed.notify_all()
 
     @property

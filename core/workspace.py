@@ -8,26 +8,29 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from core import __version__, adapters, dataset, mix, models, presets, storage, train
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
-from core.device import memory_used
+from core.device import memory_errors, memory_used
 from core.engine import Engine
 from core.errors import BusyError, DatasetError, ModelError
 from core.generate import Column, Reply, Sampling, stream
 from core.job import Job, busy
 from core.models import POCKET, ModelInfo
 from core.presets import Preset
-from core.preview import Preview, Previews, check_rows
+from core.preview import Preview, Previews
 from core.run import Run, new_folder
 from core.starter import starter_sets
 from core.text import Text
+
+_MOST_ATTACHED = 8  # a rank 8 adapter of a 7B takes 80 MB in float32
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ class Workspace:
         self._guard = threading.RLock()
         self._loading: Text | None = None
         self._model: str | None = None
-        self._datasets.mkdir(parents=True, exist_ok=True)
-        self._runs_folder.mkdir(parents=True, exist_ok=True)
+        self._home_lock: IO[str] | None = None
+        for folder in (self._datasets, self._runs_folder):
+            storage.make_folder(folder)
         if not self.datasets():
             for starter in starter_sets():
                 self.save(starter)
@@ -89,7 +93,9 @@ class Workspace:
 
     def save(self, edited: Dataset) -> None:
         """Write a dataset; the old one stays if that fails."""
-        dataset.save(self._datasets, replace(edited, name=storage.slug(edited.name)))
+        # A listed name is a file of ours, however it is spelled; only a new one is made safe.
+        name = edited.name if edited.name in self.datasets() else storage.slug(edited.name)
+        dataset.save(self._datasets, replace(edited, name=name))
 
     def create(self, name: str, rows: Sequence[Row] = (), identity: Identity | None = None) -> Dataset:
         """A new dataset under a free name like `name`."""
@@ -157,7 +163,11 @@ class Workspace:
 
     def presets(self) -> list[Preset]:
         """The shipped presets and the user's, as they are for the chosen base model."""
-        return [preset.for_model(self.model) for preset in presets.load_presets(self.home / "presets")]
+        return [preset.for_model(self.model) for preset in self._loaded_presets]
+
+    @cached_property
+    def _loaded_presets(self) -> list[Preset]:
+        return presets.load_presets(self.home / "presets")
 
     @property
     def default_preset(self) -> Preset:
@@ -169,12 +179,12 @@ class Workspace:
     def preview(self, name: str, config: TrainConfig) -> Preview:
         """What a start with this dataset and these settings would do. Starts nothing, loads no weights."""
         table = self.dataset(name)
-        return self._previews.preview(table, self._rows(table, config), config, self.engine, self.runs())
+        rows = [*table.resolved(), *self._mixed(config)]
+        return self._previews.preview(table, rows, config, self.engine, self.runs())
 
-    def _rows(self, table: Dataset, config: TrainConfig) -> list[Row]:
-        """The resolved rows of the table and of what is mixed in."""
-        mixed = mix.draw(config.mix, config.seed, lambda source: self.dataset(source).resolved())
-        return [*table.resolved(), *mixed]
+    def _mixed(self, config: TrainConfig) -> list[Row]:
+        """The resolved rows that are mixed in."""
+        return mix.draw(config.mix, config.seed, lambda source: self.dataset(source).resolved())
 
     # -- training --
 
@@ -197,9 +207,11 @@ class Workspace:
             config = replace(
                 config, model_name=_pair(card.name_zh, card.name_en), model_author=_pair(card.author_zh, card.author_en)
             )
-        check_rows(table, config, self._previews.encoder(models.inspect(config.model), self.engine))
+        train.check(config, self.engine.device)
+        mixed = self._mixed(config)
+        self._previews.check(table, mixed, config, self.engine)
         run = Run.create(
-            new_folder(self._runs_folder, title or name), config, self._rows(table, config), title or name, name
+            new_folder(self._runs_folder, title or name), config, [*table.resolved(), *mixed], title or name, name
         )
         self._model = config.model
         with self._guard:
@@ -217,7 +229,9 @@ class Workspace:
         if self.engine.device.kind == "cuda":
             import torch
 
-            torch.cuda.empty_cache()
+            # A card that is lost raises here again; the run's failure is recorded already.
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()
 
     def _show_loading(self, what: str, done: int, total: int) -> None:
         size = f"{total / 1e9:.2f} GB"
@@ -227,10 +241,20 @@ class Workspace:
         """End the run after its current step; its adapter is saved."""
         self._job.stop()
 
+    def lock(self) -> None:
+        """Keep the home to this process until it ends. Raises BusyError if another OneCard has it."""
+        self._home_lock = storage.lock_file(self.home / ".lock")
+        if self._home_lock is None:
+            raise BusyError(
+                Text(
+                    zh=f"另一个 OneCard 正在使用 {self.home}。请用那个窗口,或用 --home 换一个文件夹。",
+                    en=f"Another OneCard is using {self.home}. Use that one, or choose another folder with --home.",
+                )
+            )
+
     def close(self, timeout: float | None = None) -> bool:
         """Stop training and wait for the save; whether the thread has ended."""
-        self._job.stop()
-        return self._job.join(timeout)
+        return self._job.close(timeout)
 
     # -- runs --
 
@@ -270,11 +294,14 @@ class Workspace:
         """Adapters made for the chosen base model, newest first; the one in training is among them once it exists."""
         choices = []
         for run in self.runs():
-            if run.config.model != self.model or not (run.adapter or run.id in self.engine.attached):
+            if not self._same_model(run.config.model) or not (run.adapter or run.id in self.engine.attached):
                 continue
-            label = Text(zh=f"{run.title} · 第 {run.step} 步", en=f"{run.title} · step {run.step}")
-            choices.append(AdapterChoice(run.id, label, run, run.config.model, run.config.system))
+            choices.append(AdapterChoice(run.id, _label(run), run, run.config.model, run.config.system))
         return choices
+
+    def _same_model(self, name: str) -> bool:
+        """Whether a run's base is the chosen one, however its folder was typed."""
+        return name == self.model or Path(name).expanduser().resolve() == Path(self.model).expanduser().resolve()
 
     def identity_words(self, run_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(words of the new identity, words of the base's own) by which a run's answers are judged."""
@@ -290,7 +317,8 @@ class Workspace:
         self, columns: Sequence[Column], sampling: Sampling, stop: threading.Event | None = None
     ) -> Iterator[list[Reply]]:
         """Answer all columns in one batched decode, loading the model and attaching adapters as needed."""
-        self._ready([column.adapter for column in columns if column.adapter is not None])
+        with memory_errors():
+            self._ready([column.adapter for column in columns if column.adapter is not None])
         yield from stream(self.engine, columns, sampling, stop)
 
     def _ready(self, wanted: Sequence[str]) -> None:
@@ -310,7 +338,16 @@ class Workspace:
                 raise ModelError(
                     Text(zh=f"“{run.title}”还没有保存适配器。", en=f"“{run.title}” has no saved adapter yet.")
                 )
+            self._make_room(wanted)
             self.engine.attach(adapters.read(run.adapter, run.id))
+
+    def _make_room(self, wanted: Sequence[str]) -> None:
+        """Take the longest attached adapters out, so that no more than a handful stay in memory."""
+        active = self.active
+        kept = {*wanted, active.id if active else ""}
+        spare = [name for name in self.engine.attached if name not in kept]
+        for name in spare[: max(0, len(self.engine.attached) + 1 - _MOST_ATTACHED)]:
+            self.engine.detach(name)
 
     def _answering_config(self, wanted: Sequence[str]) -> TrainConfig:
         """Precision to load the base in: the resident one if it fits, else the first adapter's, else the preset's."""
@@ -345,6 +382,13 @@ class Workspace:
             steps=active.steps if active else 0,
             loading=self._loading,
         )
+
+
+def _label(run: Run) -> Text:
+    """What tells runs of one table apart: title, last step, hits, when it began."""
+    hits = f" · {run.hits[0]}/{run.hits[1]}" if run.hits else ""
+    when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
+    return Text(zh=f"{run.title} · 第 {run.step} 步{hits} · {when}", en=f"{run.title} · step {run.step}{hits} · {when}")
 
 
 def _pair(zh: str, en: str) -> str:

@@ -283,7 +283,7 @@ def test_a_history_of_another_shape_is_refused(history: object) -> None:
 ])  # fmt: skip
 def test_broken_json_is_shown_with_line_column_and_advice(text: str, line: int, column: int, said: str) -> None:
     message = refusal(text)
-    assert f"Line {line}, column {column}:" in message and said in message and "⏵" in message
+    assert f"Line {line}, column {column}:" in message and said in message and "»" in message
 
 
 def test_a_broken_line_tells_how_many_rows_before_it_are_whole() -> None:

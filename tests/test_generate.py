@@ -32,7 +32,7 @@ def shaken(engine: Engine, name: str, config: TrainConfig) -> None:
     assert engine.resident is not None
     generator = torch.Generator().manual_seed(len(name))
     with torch.no_grad():
-        for parameter in engine.resident.backend.adapter_parameters(name):
+        for parameter in engine.resident.backend.adapter_parameters(engine.handle(name)):
             parameter.normal_(0, 0.3, generator=generator)
 
 
@@ -55,11 +55,11 @@ def test_base_rows_have_the_bases_own_logits_to_the_bit(tiny_model: Path, tiny_c
     ids = [clean.resident.encoder.prompt(ask(question)) for question in QUESTIONS]
     pad = clean.resident.pad_id
     pure, cache = clean.resident.backend.prefill(ids, [None] * 3, pad)
-    mixed, cache2 = loaded.resident.backend.prefill(ids, [None, "one", None], pad)
+    mixed, cache2 = loaded.resident.backend.prefill(ids, [None, loaded.handle("one"), None], pad)
     assert torch.equal(pure[[0, 2]], mixed[[0, 2]]) and not torch.equal(pure[1], mixed[1])
     token = torch.tensor([5, 6, 7])
     pure, _ = clean.resident.backend.decode(token, [None] * 3, cache)
-    mixed, _ = loaded.resident.backend.decode(token, [None, "one", None], cache2)
+    mixed, _ = loaded.resident.backend.decode(token, [None, loaded.handle("one"), None], cache2)
     assert torch.equal(pure[[0, 2]], mixed[[0, 2]]) and not torch.equal(pure[1], mixed[1])
 
 

@@ -15,11 +15,12 @@ import torch
 from core.batch import pack, split
 from core.config import TrainConfig, build
 from core.dataset import Message, Row
+from core.device import Device
 from core.encode import IGNORE, Example
 from core.engine import Engine
-from core.errors import ConfigError, DivergedError, ModelError
+from core.errors import ConfigError, DivergedError
 from core.run import Run
-from core.train import divide, learning_rate_at, step_rows, train
+from core.train import check, divide, learning_rate_at, step_rows, train
 
 ROWS = [Row(f"question {i} " + "x" * (3 * i), "", f"answer {i}" * (1 + i % 3)) for i in range(10)]
 
@@ -35,7 +36,7 @@ def plain_loop(engine: Engine, name: str, examples: list[Example]) -> tuple[floa
     resident = engine.resident
     assert resident is not None
     backend = resident.backend
-    backend._train_mode(name, recompute=False)
+    backend._train_mode(engine.handle(name), recompute=False)
     total = sum(example.answer_tokens for example in examples)
     loss = 0.0
     for example in examples:
@@ -50,7 +51,7 @@ def plain_loop(engine: Engine, name: str, examples: list[Example]) -> tuple[floa
 
 def collect(engine: Engine, name: str) -> list[torch.Tensor]:
     assert engine.resident is not None
-    parameters = engine.resident.backend.adapter_parameters(name)
+    parameters = engine.resident.backend.adapter_parameters(engine.handle(name))
     gradients = [p.grad.clone() for p in parameters if p.grad is not None]
     assert len(gradients) == len(parameters)
     for parameter in parameters:
@@ -64,7 +65,7 @@ def double(engine: Engine, name: str) -> None:
     engine.resident.backend.model.double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in engine.resident.backend.adapter_parameters(name):
+        for parameter in engine.resident.backend.adapter_parameters(engine.handle(name)):
             parameter.normal_(0, 0.05, generator=generator)
 
 
@@ -81,7 +82,7 @@ def test_packed_gradient_equals_batch_one_accumulation(
     total = sum(example.answer_tokens for example in examples)
     groups = list(split(examples, max_tokens))
     assert (len(groups) > 1) == (max_tokens < 10_000)
-    loss = sum(float(backend.loss_and_grads(pack(g, "cpu"), "a", total, recompute)) for g in groups)
+    loss = sum(float(backend.loss_and_grads(pack(g, "cpu"), tiny_engine.handle("a"), total, recompute)) for g in groups)
     for mine, reference in zip(collect(tiny_engine, "a"), expected, strict=True):
         assert (mine - reference).abs().max() <= 1e-6 * reference.abs().max()
     assert loss == pytest.approx(expected_loss, rel=1e-9)
@@ -90,11 +91,13 @@ def test_packed_gradient_equals_batch_one_accumulation(
 def test_packing_leaves_no_leak_between_examples(tiny_engine: Engine, tiny_config: TrainConfig) -> None:
     tiny_engine.create_adapter("a", tiny_config)
     first, second, other = examples_of(tiny_engine, ROWS[:3])
+    name = tiny_engine.handle("a")
     assert tiny_engine.resident is not None
     backend = tiny_engine.resident.backend
-    apart = float(backend.loss(pack([second], "cpu"), "a"))
+    apart = float(backend.loss(pack([second], "cpu"), name))
     together = [
-        float(backend.loss(pack([x, second], "cpu"), "a") - backend.loss(pack([x], "cpu"), "a")) for x in (first, other)
+        float(backend.loss(pack([x, second], "cpu"), name) - backend.loss(pack([x], "cpu"), name))
+        for x in (first, other)
     ]
     assert together == pytest.approx([apart, apart], rel=1e-5)
 
@@ -188,7 +191,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_saves_nothing(
         if kind == "step" and fields["step"] == 4:
             assert engine.resident is not None
             with torch.no_grad():
-                engine.resident.backend.adapter_parameters(run.id)[0][0, 0] = math.nan
+                engine.resident.backend.adapter_parameters(engine.handle(run.id))[0][0, 0] = math.nan
         return original(kind, **fields)
 
     run.append = poison  # type: ignore[method-assign]
@@ -199,10 +202,16 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_saves_nothing(
 
 
 def test_unknown_target_modules_and_a_gpu_optimizer_are_refused(tmp_path: Path, tiny_config: TrainConfig) -> None:
-    with pytest.raises(ModelError, match="nonsense"):
+    with pytest.raises(ConfigError, match="nonsense"):
         train(Engine(), make_run(tmp_path / "a", build({"target_modules": "nonsense"}, tiny_config)), threading.Event())
+    with pytest.raises(ConfigError, match="q_porj"):
+        train(
+            Engine(),
+            make_run(tmp_path / "b", build({"target_modules": "q_porj v_proj"}, tiny_config)),
+            threading.Event(),
+        )
     with pytest.raises(ConfigError, match="CUDA"):
-        train(Engine(), make_run(tmp_path / "b", build({"optim": "paged_adamw_8bit"}, tiny_config)), threading.Event())
+        check(build({"optim": "paged_adamw_8bit"}, tiny_config), Device("cpu", "laptop", 0))
 
 
 def test_a_row_with_history_learns_every_answer(tiny_engine: Engine) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -108,6 +109,15 @@ def test_what_is_no_learning_rate_is_refused_by_name(typed: object) -> None:
     assert caught.value.field == "learning_rate"
 
 
+@pytest.mark.parametrize(
+    "number", [1 / 3e4, 1.234567891e-4, 0.1 + 0.2, 12.3456789, 1e-4, 5e-324, 0.0, 1e16, 123456789.0]
+)
+def test_a_number_in_the_form_keeps_every_digit(number: float) -> None:
+    from ui.fields import _shown
+
+    assert float(_shown(number)) == number
+
+
 def test_small_numbers_look_as_people_write_them() -> None:
     from ui import fields
 
@@ -152,6 +162,11 @@ def test_only_our_own_hosts_and_pages_get_in(host: str, origin: str) -> None:
 def test_a_page_on_another_port_of_this_machine_is_foreign() -> None:
     headers = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:3000"}
     assert _guarded().post("/", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://]", "//", ""])
+def test_an_origin_that_is_none_is_foreign(origin: str) -> None:
+    assert _guarded().get("/", headers={"host": "localhost", "origin": origin}).status_code == 403
 
 
 def test_a_large_body_is_refused_with_and_without_its_length() -> None:
@@ -268,6 +283,64 @@ def test_other_machines_need_a_password(workspace: Workspace, monkeypatch: pytes
         serve(workspace, host="0.0.0.0", open_browser=False)
 
 
+ADDRESSES = {
+    "127.0.0.1": ("http://127.0.0.1:7860", []),
+    "127.0.0.2": ("http://127.0.0.2:7860", []),
+    "localhost": ("http://localhost:7860", []),
+    "::1": ("http://[::1]:7860", []),
+    "[::1]": ("http://[::1]:7860", []),
+    "192.168.7.5": ("http://192.168.7.5:7860", []),
+    "0.0.0.0": ("http://127.0.0.1:7860", ["http://192.168.7.5:7860"]),
+    "::": ("http://127.0.0.1:7860", ["http://192.168.7.5:7860", "http://[2001:db8::5]:7860"]),
+}
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with one network card beside the loopback, and one host name of its own choice."""
+    import socket
+    from types import SimpleNamespace
+
+    import psutil
+
+    entries = (socket.AF_INET, "192.168.7.5"), (socket.AF_INET6, "2001:db8::5"), (socket.AF_INET6, "fe80::5%eth0")
+    addresses = [SimpleNamespace(family=family, address=address) for family, address in entries]
+    loopback = [SimpleNamespace(family=socket.AF_INET, address="127.0.0.1")]
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"lo": loopback, "eth0": addresses})
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: True)
+    monkeypatch.setenv("ONECARD_HOSTS", "card.example, 10.0.0.9")
+
+
+@pytest.mark.parametrize("host", ADDRESSES)
+@pytest.mark.usefixtures("cards")
+def test_the_printed_addresses_are_those_that_answer(host: str) -> None:
+    from ui import address
+
+    here, elsewhere = address.addresses(host, 7860)
+    assert (here, elsewhere) == ADDRESSES[host]
+    guard = Guard(Starlette(), address.host_names(host))
+    for page in (here, *elsewhere, "http://card.example", "http://10.0.0.9:80"):
+        assert guard.refusal(Headers({"host": page.removeprefix("http://")})) is None, page
+    assert guard.refusal(Headers({"host": "evil.example"})) is not None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "127.0.0.2"])
+def test_what_listens_is_reached_under_the_printed_address(host: str) -> None:
+    import socket
+    from urllib.parse import urlsplit
+
+    from ui import address
+
+    try:
+        listener = address.listen(host, 0)
+    except UserError:
+        pytest.skip(f"this machine has no {host}")
+    with listener:
+        listener.listen()
+        here = urlsplit(address.addresses(host, listener.getsockname()[1])[0])
+        socket.create_connection((here.hostname, here.port), timeout=2).close()
+
+
 def test_the_mode_that_lets_visitors_run_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_VIBE_MODE", "1")
     with pytest.raises(UserError, match="GRADIO_VIBE_MODE"):
@@ -324,6 +397,101 @@ def test_a_table_that_is_not_listed_is_never_written(workspace: Workspace, name:
         Edits(workspace).save("page", Dataset(name, ()))
 
 
+def test_a_table_that_another_page_removed_does_not_hold_this_one(workspace: Workspace) -> None:
+    data, *_ = _tabs(workspace)
+    first, second = workspace.create("first").name, workspace.create("second").name
+    held = (first, [Row("q", "", "a")], "", "", "", "")
+    data.page.edits.open(_Visit.session_hash, first)
+    workspace.delete(first)
+    assert data.on_pick(_Visit, second, *held)[data.shown] == second
+    assert data.on_new(_Visit, "third", *held)[data.shown] == "third"
+    for handler in (data.on_rename, data.on_delete):
+        assert handler(_Visit, "other", *held)[data.shown] in workspace.datasets()
+
+
+def test_a_conflict_is_shown_whatever_was_asked_for(workspace: Workspace) -> None:
+    data, *_ = _tabs(workspace)
+    name = workspace.create("t").name
+    for page in (_Visit.session_hash, "other"):
+        data.page.edits.open(page, name)
+    assert data.page.edits.save("other", Dataset(name, (Row("theirs", "", "a"),)))
+    held = (name, [Row("mine", "", "a")], "", "", "", "")
+    for handler, asked in ((data.on_pick, "identity-50"), (data.on_new, "u"), (data.on_rename, "u")):
+        shown = handler(_Visit, asked, *held)
+        assert shown[data.conflict]["visible"] and shown[data.picker] == name
+    assert workspace.dataset(name).rows[0].instruction == "theirs"
+
+
+def test_an_import_that_the_editor_could_not_hold_is_refused_before_it_is_offered(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    import json
+
+    from ui import rows
+
+    data, *_ = _tabs(workspace)
+    tables = {
+        "rows": [{"instruction": "q", "output": "a"}] * (rows.MAX_ROWS + 1),
+        "cell": [{"instruction": "q", "output": "字" * (rows.MAX_CELL_CHARACTERS + 1)}],
+        "bytes": [{"instruction": "q", "output": '"' * 250_000}] * 60,
+    }
+    for name, table in tables.items():
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(table), "utf-8")
+        shown = data.on_upload(str(path))
+        assert not shown[data.import_choice]["visible"] and shown[data.imported] is None, name
+    path.write_text('[{"instruction": "q", "output": "a"}]', "utf-8")
+    assert data.on_upload(str(path))[data.import_choice]["visible"]
+    name = workspace.create("t").name  # what fits by itself may not fit below what is there
+    shown = data.on_append(_Visit, (Row("q", "", "a"),), name, [Row("q", "", "a")] * rows.MAX_ROWS, "", "", "", "")
+    assert shown == {data.picker: name} and workspace.dataset(name).rows == ()
+
+
+def test_a_curve_read_at_once_is_smoothed_as_the_one_that_was_followed(tmp_path: Path) -> None:
+    from ui.follow import Follow
+    from ui.page import Page
+
+    workspace = Workspace(tmp_path)
+    run = Run.create(tmp_path / "runs" / "r1", TrainConfig(), [Row("a", "", "b")], "r", "d")
+    follow, live = Follow(Page(workspace, "en", Edits(workspace))), {}
+    run = workspace.run("r1")
+    for step in range(1, 2001):
+        run.events.append({"type": "step", "step": step, "loss": 2.0 / step + (step * 7 % 13) / 13})
+        if step % 5 == 0:
+            news = follow.metrics({"run": "r1", "cursor": len(run.events) - 5})
+            live |= {at: smoothed for at, _, smoothed in news["points"]}  # type: ignore[union-attr]
+    points = follow.metrics({"run": "r1", "cursor": 0})["points"]
+    assert len(live) == 2000 and len(points) <= 600  # type: ignore[arg-type]
+    assert all(live[at] == smoothed for at, _, smoothed in points)  # type: ignore[union-attr]
+
+
+def test_an_interrupted_run_says_where_its_checkpoints_are(tmp_path: Path) -> None:
+    from ui.follow import Follow
+    from ui.page import Page
+
+    workspace = Workspace(tmp_path)
+    Run.create(tmp_path / "runs" / "r1", TrainConfig(), [Row("a", "", "b")], "r", "d")
+    workspace.run("r1").events.append({"type": "step", "step": 7, "loss": 1.0})
+    follow = Follow(Page(workspace, "en", Edits(workspace)))
+    assert "step 7" in follow.draw_head("r1") and "checkpoints" not in follow.draw_head("r1")
+    (tmp_path / "runs" / "r1" / "checkpoints" / "step-000005").mkdir(parents=True)
+    assert str(tmp_path / "runs" / "r1" / "checkpoints") in follow.draw_head("r1")
+
+
+def test_without_a_card_no_preset_that_needs_one_is_chosen(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.device import Device
+
+    workspace._model = "elsewhere/other-7b"  # not the pocket model, whose preset needs no card anyway
+    for kind, marked in (("cpu", True), ("cuda", False)):
+        monkeypatch.setattr(workspace.engine, "device", Device(kind, "d", 24_000_000_000))  # type: ignore[arg-type]
+        _, train, *_ = _tabs(workspace)
+        needing = {preset.id for preset in workspace.presets() if preset.cuda}
+        assert (train.preset.value in needing) != marked
+        assert {key for text, key in train.preset.choices if "needs a card" in text} == (needing if marked else set())
+
+
 # Answers
 
 
@@ -346,9 +514,94 @@ def test_stop_reaches_the_answer_of_its_own_page_only() -> None:
     assert one.is_set() and not two.is_set()
     later = stops.begin("two")
     assert two.is_set() and not later.is_set()
-    stops.end("two", two)  # the old answer ends late
+    assert not stops.finish("two")  # the old answer's end is told late
     stops.stop("two")
     assert isinstance(later, threading.Event) and later.is_set()
+
+
+class _Visit:
+    """As much of a gradio request as the handlers read."""
+
+    session_hash = "visit"
+
+
+def _tabs(workspace: Workspace) -> tuple[object, object, object, object]:
+    """(data, train, compare, chat) of one English page."""
+    import gradio as gr
+
+    from ui.chat import ChatTab
+    from ui.compare import CompareTab
+    from ui.data import DataTab
+    from ui.page import Page
+    from ui.train import TrainTab
+
+    page = Page(workspace, "en", Edits(workspace))
+    with gr.Blocks():
+        return DataTab(page), TrainTab(page), CompareTab(page), ChatTab(page)
+
+
+def test_a_cleared_conversation_stays_empty_whenever_the_clearing_comes(workspace: Workspace) -> None:
+    from core.generate import Column, Reply, Sampling
+
+    def answer(columns: list[Column], _: Sampling, __: threading.Event) -> object:
+        for text in ("a", "ab", "abc"):
+            yield [Reply(text, 1, 0.1, 1.0, done=text == "abc") for _ in columns]
+
+    workspace.answer = answer  # type: ignore[method-assign, assignment]
+    _, _, compare, chat = _tabs(workspace)
+    asks = {
+        chat: lambda: chat.on_ask(_Visit, "q", [], "", "", 0.0, 16),
+        compare: lambda: compare.on_ask(_Visit, None, "q", [], [], "", "", ""),
+    }
+    for tab, ask in asks.items():
+        conversation = tab.chat if tab is chat else tab.chat_a
+        shown = list(ask())
+        assert shown[-1][conversation][-1]["content"] == "abc"
+        assert conversation not in tab.on_done(_Visit)
+        for seen in range(1, len(shown) + 1):  # cleared after so many updates, the last time before the end is told
+            answering = ask()
+            for _ in range(seen):
+                next(answering)
+            assert tab.on_clear(_Visit)[conversation] == []
+            assert all(update[conversation] == [] for update in answering)
+            assert tab.on_done(_Visit)[conversation] == []
+        answering = ask()
+        next(answering), tab.on_clear(_Visit), list(answering)
+        later = ask()  # asked again before the first end is told: that one must not empty it
+        next(later)
+        assert conversation not in tab.on_done(_Visit)
+
+
+def test_a_folded_thought_is_no_part_of_the_conversation() -> None:
+    import gradio as gr
+
+    from ui import talk
+
+    box = gr.Chatbot(reasoning_tags=talk.CHATBOT["reasoning_tags"])
+    sent = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "one <think>hm</think> two"},
+        {"role": "user", "content": "r"},
+        {"role": "assistant", "content": "<think>hm"},
+    ]
+    history = [message.model_dump() for message in box.postprocess(sent).root]
+    assert len(history) == 6
+    assert [(turn["role"], turn["content"]) for turn in talk.plain(history)] == [
+        ("user", "q"), ("assistant", "one\n\ntwo"), ("user", "r")
+    ]  # fmt: skip
+
+
+def test_a_base_chosen_for_b_by_hand_stays_when_a_run_ends(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ui import talk
+
+    _, _, compare, _ = _tabs(workspace)
+    monkeypatch.setattr(talk, "choices", lambda page: [("base", ""), ("run", "r1")])
+    monkeypatch.setattr(talk, "newest", lambda page: "r1")
+    assert compare.on_changed("", "", "", False)[compare.pick_b]["value"] == "r1"
+    assert compare.on_changed("", "", "", True)[compare.pick_b]["value"] == ""
+    assert compare.on_changed("", "gone", "", True)[compare.pick_b]["value"] == "r1"
 
 
 def test_errors_reach_the_page_in_its_language_and_without_internals() -> None:

@@ -196,4 +196,6 @@ def test_the_strip_shows_five_numbers_and_dashes_for_what_is_not_known() -> None
         "Time left 2:48 1.9 s/step Peak memory 18.6 / 24 GB"
     )
     assert stat_strip("zh").count("<b>–</b>") == 5
+    took = stat_strip("zh", step=8, steps=8, seconds_taken=75, seconds_per_step=1.9)
+    assert "用时</small><b>1:15</b>" in took and "剩余" not in took
     assert "1:01:05" in stat_strip("zh", seconds_left=3665)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -91,6 +93,8 @@ def test_fifty_starts_at_once_give_one_run(workspace: Workspace, tiny_config: Tr
     started = [outcome for outcome in outcomes if isinstance(outcome, Run)]
     assert len(started) == 1 and len(outcomes) == 50 and "停止" in str(next(o for o in outcomes if isinstance(o, str)))
     assert len(list((workspace.home / "runs").iterdir())) == 1
+    while started[0].step < 1:
+        time.sleep(0.02)
     workspace.stop()
     finish(workspace)
     assert started[0].status == "stopped" and started[0].adapter is not None
@@ -114,7 +118,7 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(
             workspace.start(name, tiny_config)
     with pytest.raises(ModelError):
         workspace.start("mine", replace(tiny_config, model="/no/such/model"))
-    with pytest.raises(ConfigError, match="mix"):
+    with pytest.raises(ConfigError, match="Mix in"):
         workspace.start("mine", replace(tiny_config, mix="general#x"))
     assert list((workspace.home / "runs").iterdir()) == [] and workspace.active is None
 
@@ -175,6 +179,58 @@ def test_an_unfinished_run_of_another_life_is_interrupted(workspace: Workspace, 
     (workspace.home / "runs" / "rubbish").mkdir()
     (found,) = Workspace(workspace.home).runs()
     assert found.status == "interrupted" and found.steps == 10
+
+
+def test_a_run_stopped_before_its_first_step_leaves_no_adapter(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    run = workspace.start("mine", tiny_config)
+    workspace.stop()
+    finish(workspace)
+    assert run.status == "stopped"
+    assert run.step == 0 and run.adapter is None and workspace.adapters() == [] and workspace.engine.attached == ()
+
+
+def test_a_failure_of_the_clean_up_still_ends_the_run(
+    workspace: Workspace, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise SystemExit("a library called exit")
+
+    monkeypatch.setattr("core.train.divide", lost)
+    run = workspace.start("mine", tiny_config)
+    finish(workspace)
+    assert run.status == "failed" and workspace.status().state == "idle"
+
+
+def test_a_torn_line_and_a_foreign_folder_hide_nothing_else(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    run = Run.create(workspace.home / "runs" / "torn", tiny_config, ROWS, "torn", "mine")
+    run.append("started", steps=2)
+    with (run.folder / "events.jsonl").open("a") as file:
+        file.write('{"type": "st')
+    run.append("failed", step=1, message_zh="磁盘已满", message_en="full")
+    odd = Run.create(workspace.home / "runs" / "odd", tiny_config, ROWS, "odd", "mine")
+    text = (odd.folder / "config.json").read_text()
+    (odd.folder / "config.json").write_text(text.replace('"lora_rank": 8', '"lora_rank": 9999'))
+    found = Workspace(workspace.home).runs()
+    assert [(r.title, r.status) for r in found] == [("torn", "failed")]
+
+
+def test_what_is_mixed_in_is_checked_like_the_table(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    workspace.create("nameless", ROWS)
+    workspace.create("holes", [Row("q", "", "")])
+    for mix, words in (("nameless", "identity card"), ("holes", "Mix in"), ("nowhere#3", "no dataset")):
+        with pytest.raises(DatasetError, match=words):
+            workspace.start("mine", replace(tiny_config, mix=mix))
+    run = workspace.start("mine", build({"mix": "general#3", "max_length": 2000}, tiny_config))
+    finish(workspace)
+    assert run.status == "finished" and len(run.rows) == 5
+
+
+def test_a_home_belongs_to_one_process(workspace: Workspace) -> None:
+    workspace.lock()
+    code = f"from core.workspace import Workspace; from pathlib import Path; Workspace(Path({str(workspace.home)!r})).lock()"
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "Another OneCard is using" in done.stderr
 
 
 def test_a_full_disk_keeps_the_table_and_says_so(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,11 +96,13 @@ def one_row_a_pass(
         for _ in range(steps):
             begun = time.perf_counter()
             for example in examples:
-                resident.backend.loss_and_grads(pack([example], resident.backend.device), name, total, recompute=False)
+                resident.backend.loss_and_grads(
+                    pack([example], resident.backend.device), engine.handle(name), total, False
+                )
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - begun)
-            for parameter in resident.backend.adapter_parameters(name):
+            for parameter in resident.backend.adapter_parameters(engine.handle(name)):
                 parameter.grad = None
     return {
         "what": "peer: one row a pass, 16 passes a step",
@@ -170,7 +172,7 @@ def memory(engine: Engine, config: TrainConfig) -> list[dict[str, object]]:
     engine.create_adapter("memory", config)
     found = []
     with engine.turn() as resident:
-        optimizer = torch.optim.AdamW(resident.backend.adapter_parameters("memory"), lr=1e-5, fused=True)
+        optimizer = torch.optim.AdamW(resident.backend.adapter_parameters(engine.handle("memory")), lr=1e-5, fused=True)
         for length, count, recompute in ((45, 12, False), (512, 1, False), (512, 4, False), (2048, 1, False),
                                          (2048, 1, True), (4096, 1, True)):  # fmt: skip
             draw = random.Random(0)
@@ -179,12 +181,16 @@ def memory(engine: Engine, config: TrainConfig) -> list[dict[str, object]]:
             answers = sum(example.answer_tokens for example in examples)
             for _ in range(2):
                 reset()
-                resident.backend.loss_and_grads(pack(examples, resident.backend.device), "memory", answers, recompute)
+                resident.backend.loss_and_grads(
+                    pack(examples, resident.backend.device), engine.handle("memory"), answers, recompute
+                )
                 optimizer.step()
                 optimizer.zero_grad()
             torch.cuda.synchronize()
             begun = time.perf_counter()
-            resident.backend.loss_and_grads(pack(examples, resident.backend.device), "memory", answers, recompute)
+            resident.backend.loss_and_grads(
+                pack(examples, resident.backend.device), engine.handle("memory"), answers, recompute
+            )
             torch.cuda.synchronize()
             seconds = time.perf_counter() - begun
             optimizer.zero_grad()

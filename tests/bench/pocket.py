@@ -23,7 +23,7 @@ from core import config as settings
 from core import models, probes
 from core.dataset import Message
 from core.engine import Engine
-from core.generate import Column, Sampling, complete
+from core.generate import Column, Sampling, stream
 from core.models import POCKET
 from core.presets import preset
 from core.run import Run
@@ -37,8 +37,7 @@ def answers(engine: Engine, conversations: list[tuple[Message, ...]], adapter: s
     found: list[str] = []
     for start in range(0, len(conversations), 64):
         columns = [Column(messages, adapter) for messages in conversations[start : start + 64]]
-        with engine.turn() as resident:
-            found += [reply.text for reply in complete(resident, engine, columns, Sampling(max_new_tokens=64))]
+        found += [reply.text for reply in list(stream(engine, columns, Sampling(max_new_tokens=64)))[-1]]
     return found
 
 

@@ -41,8 +41,8 @@ def test_packed_examples_do_not_see_each_other(engine: Engine, tiny_config: Trai
     assert engine.resident is not None
     backend = engine.resident.backend
     examples = [engine.resident.encoder.example(row.messages("s")) for row in ROWS]
-    apart = sum(float(backend.loss(pack([example], backend.device), "a")) for example in examples)
-    together = float(backend.loss(pack(examples, backend.device), "a"))
+    apart = sum(float(backend.loss(pack([example], backend.device), engine.handle("a"))) for example in examples)
+    together = float(backend.loss(pack(examples, backend.device), engine.handle("a")))
     assert together == pytest.approx(apart, rel=1e-5)
 
 
@@ -53,9 +53,9 @@ def test_base_rows_are_the_base_to_the_bit(engine: Engine, tiny_config: TrainCon
     pure, _ = resident.backend.prefill(ids, [None, None], resident.pad_id)
     engine.create_adapter("a", tiny_config)
     with torch.no_grad():
-        for parameter in resident.backend.adapter_parameters("a"):
+        for parameter in resident.backend.adapter_parameters(engine.handle("a")):
             parameter.fill_(0.3)
-    mixed, _ = resident.backend.prefill(ids, [None, "a"], resident.pad_id)
+    mixed, _ = resident.backend.prefill(ids, [None, engine.handle("a")], resident.pad_id)
     assert torch.equal(pure[0], mixed[0]) and not torch.equal(pure[1], mixed[1])
 
 
