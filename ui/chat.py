@@ -72,8 +72,8 @@ class ChatTab:
         )
         for event in again:
             # Both: gradio runs no `then` after an error.
-            event.then(self.on_done, None, [self.question], **quiet)
-            event.failure(self.on_failed, None, [self.question, self.meter], **quiet)
+            event.then(self.on_done, None, answers, **quiet)
+            event.failure(self.on_failed, None, answers, **quiet)
         self.question.stop(self.on_stop, None, None, queue=False, api_visibility="private")
         self.chat.undo(shown(self.on_undo), [self.chat], answers, **quiet)
         gr.on([self.clear.click, self.chat.clear], self.on_clear, None, [self.chat, self.meter], **quiet)
@@ -108,19 +108,20 @@ class ChatTab:
         self, request: gr.Request, event: gr.RetryData, history: list[Turn], *settings: object
     ) -> Iterator[Shown]:
         """Answer the same message again."""
-        yield from self._answer(request, talk.plain(history)[: int(event.index) + 1], *settings)
+        yield from self._answer(request, talk.plain(history[: int(event.index) + 1]), *settings)
 
     def on_edit(
         self, request: gr.Request, event: gr.EditData, history: list[Turn], *settings: object
     ) -> Iterator[Shown]:
         """Answer a message that was changed; what came after it is dropped."""
-        before = talk.plain(history)[: int(event.index)]
+        before = talk.plain(history[: int(event.index)])
         yield from self._answer(request, talk.asked(before, str(event.value)), *settings)
 
     def on_undo(self, event: gr.UndoData, history: list[Turn]) -> Shown:
         """Take the last message back into the input."""
-        turns, index = talk.plain(history), int(event.index)
-        return {self.chat: turns[:index], self.question: turns[index]["content"], self.meter: talk.idle_meter()}
+        index = int(event.index)  # counts gradio's turns, thoughts among them
+        before, taken = talk.plain(history[:index]), talk.text_of(history[index])
+        return {self.chat: before, self.question: taken, self.meter: talk.idle_meter()}
 
     def _answer(
         self, request: gr.Request, history: list[Turn], pick: str, system: str, temperature: float, length: float
@@ -128,26 +129,35 @@ class ChatTab:
         sampling = Sampling(temperature=float(temperature), max_new_tokens=int(length))
         column = Column(talk.messages(system or "", history), pick or None)
         busy = gr.update(value="", submit_btn=False, stop_btn=True)
-        yield {self.chat: history, self.meter: talk.meter(self.page, None), self.question: busy}
         stop = self.stops.begin(request.session_hash)
         try:
+            yield {self.chat: history, self.meter: talk.meter(self.page, None), self.question: busy}
             for (reply,) in self.page.workspace.answer([column], sampling, stop):
+                if stop.cleared:
+                    break
                 yield {self.chat: talk.answered(history, reply), self.meter: talk.meter(self.page, reply)}
+            if stop.cleared:
+                yield self._empty()
         finally:
-            self.stops.end(request.session_hash, stop)
+            stop.set()
 
-    def on_done(self) -> object:
+    def on_done(self, request: gr.Request) -> Shown:
         """The input takes the next message."""
-        return gr.update(submit_btn=True, stop_btn=False)
+        ready = {self.question: gr.update(submit_btn=True, stop_btn=False)}
+        return ready | self._empty() if self.stops.finish(request.session_hash) else ready
 
-    def on_failed(self) -> tuple[object, str]:
+    def on_failed(self, request: gr.Request) -> Shown:
         """The toast says why there is no answer; nobody is thinking any more."""
-        return self.on_done(), talk.idle_meter()
+        return self.on_done(request) | {self.meter: talk.idle_meter()}
 
     def on_stop(self, request: gr.Request) -> None:
         """Stop this page's answer; what is there stays."""
         self.stops.stop(request.session_hash)
 
-    def on_clear(self) -> Shown:
-        """Begin a new conversation."""
+    def on_clear(self, request: gr.Request) -> Shown:
+        """Begin a new conversation; an answer under way is stopped and does not come back."""
+        self.stops.clear(request.session_hash)
+        return self._empty()
+
+    def _empty(self) -> Shown:
         return {self.chat: [], self.meter: talk.idle_meter()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from core.generate import Column, Sampling
+from core.generate import Column, Reply, Sampling
 from ui import talk
 from ui.chips import Chips
 from ui.page import Page
@@ -23,6 +23,7 @@ class CompareTab:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.stops = talk.Stops()
+        self.chosen = gr.State(False)  # whether B was picked by hand
         with gr.Row(elem_classes="oc-pair", equal_height=True):
             with gr.Column(min_width=300):
                 self.pick_a, self.verdict_a, self.chat_a, self.meter_a = self._build_column("a")
@@ -73,13 +74,13 @@ class CompareTab:
         """Connect the tab to itself; the frame calls `on_changed` when runs come or go."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
         demo.load(shown(self.on_load), None, self.picks, **quiet)
-        for pick in (self.pick_a, self.pick_b):
-            pick.input(shown(self.on_pick), [self.pick_a, self.pick_b], [self.system], **quiet)
+        for pick, handler in ((self.pick_a, self.on_pick), (self.pick_b, self.on_pick_b)):
+            pick.input(shown(handler), [self.pick_a, self.pick_b], [self.system, self.chosen], **quiet)
         inputs = [self.question, self.chat_a, self.chat_b, *self.picks]
         asking = gr.on([self.question.submit, self.chips.submit], shown(self.on_ask), inputs, self.answers, **quiet)
         # Both: gradio runs no `then` after an error.
-        asking.then(self.on_done, None, [self.question], **quiet)
-        asking.failure(self.on_failed, None, [self.question, self.meter_a, self.meter_b], **quiet)
+        asking.then(self.on_done, None, self.answers, **quiet)
+        asking.failure(self.on_failed, None, self.answers, **quiet)
         self.question.stop(self.on_stop, None, None, queue=False, api_visibility="private")
         gr.on([self.clear.click, self.chat_a.clear, self.chat_b.clear], self.on_clear, None, self.answers, **quiet)
 
@@ -92,21 +93,25 @@ class CompareTab:
             self.system: talk.system_of(self.page, newest),
         }
 
-    def on_changed(self, pick_a: str, pick_b: str, system: str) -> Shown:
-        """Runs came or went: what was picked stays while it exists; a B that was the base becomes the newest run."""
+    def on_changed(self, pick_a: str, pick_b: str, system: str, chosen: bool) -> Shown:
+        """Runs came or went: what was picked stays while it exists; a base that nobody chose for B gives way."""
         offered = talk.choices(self.page)
         known = [run_id for _, run_id in offered]
         kept_a = pick_a if pick_a in known else BASE
-        kept_b = pick_b if pick_b in known and pick_b != BASE else talk.newest(self.page)
+        kept_b = pick_b if pick_b in known and (chosen or pick_b != BASE) else talk.newest(self.page)
         return {
             self.pick_a: gr.update(choices=offered, value=kept_a),
             self.pick_b: gr.update(choices=offered, value=kept_b),
             self.system: system if (kept_a, kept_b) == (pick_a, pick_b) else talk.system_of(self.page, kept_b, kept_a),
         }
 
-    def on_pick(self, pick_a: str, pick_b: str) -> str:
+    def on_pick(self, pick_a: str, pick_b: str) -> tuple[str, object]:
         """Another model: its training prompt becomes the system prompt."""
-        return talk.system_of(self.page, pick_b, pick_a)
+        return talk.system_of(self.page, pick_b, pick_a), gr.skip()
+
+    def on_pick_b(self, pick_a: str, pick_b: str) -> tuple[str, object]:
+        """Another model for B: from now on this page keeps it while it exists."""
+        return talk.system_of(self.page, pick_b, pick_a), True
 
     def on_ask(
         self, request: gr.Request, event: gr.EventData, question: str, chat_a: list[Turn], chat_b: list[Turn],
@@ -120,22 +125,25 @@ class CompareTab:
         histories = [talk.asked(talk.plain(chat_a), question), talk.asked(talk.plain(chat_b), question)]
         adapters = [pick_a or None, pick_b or None]
         columns = [Column(talk.messages(system, h), a) for h, a in zip(histories, adapters, strict=True)]
-        yield self._begun(histories)
-        judge = pick_b or pick_a
         stop = self.stops.begin(request.session_hash)
         try:
+            yield self._begun(histories)
             for replies in self.page.workspace.answer(columns, Sampling(max_new_tokens=_ANSWER), stop):
-                texts = [talk.answered(h, reply) for h, reply in zip(histories, replies, strict=True)]
-                shown = {self.chat_a: texts[0], self.chat_b: texts[1]}
-                shown |= {
-                    self.meter_a: talk.meter(self.page, replies[0]),
-                    self.meter_b: talk.meter(self.page, replies[1]),
-                }
-                for place, reply in zip((self.verdict_a, self.verdict_b), replies, strict=True):
-                    shown[place] = talk.verdict(self.page, judge, question, reply.text) if reply.done else ""
-                yield shown
+                if stop.cleared:
+                    break
+                yield self._so_far(histories, replies, question, judge=pick_b or pick_a)
+            if stop.cleared:
+                yield self._empty()
         finally:
-            self.stops.end(request.session_hash, stop)
+            stop.set()
+
+    def _so_far(self, histories: list[list[Turn]], replies: list[Reply], question: str, judge: str) -> Shown:
+        texts = [talk.answered(h, reply) for h, reply in zip(histories, replies, strict=True)]
+        shown: Shown = {self.chat_a: texts[0], self.chat_b: texts[1]}
+        shown |= {self.meter_a: talk.meter(self.page, replies[0]), self.meter_b: talk.meter(self.page, replies[1])}
+        for place, reply in zip((self.verdict_a, self.verdict_b), replies, strict=True):
+            shown[place] = talk.verdict(self.page, judge, question, reply.text) if reply.done else ""
+        return shown
 
     def _begun(self, histories: list[list[Turn]]) -> Shown:
         starting = talk.meter(self.page, None)
@@ -146,25 +154,29 @@ class CompareTab:
             self.question: gr.update(value="", submit_btn=False, stop_btn=True),
         }
 
-    def on_done(self) -> object:
+    def on_done(self, request: gr.Request) -> Shown:
         """The input takes the next question."""
-        return gr.update(submit_btn=True, stop_btn=False)
+        ready = {self.question: gr.update(submit_btn=True, stop_btn=False)}
+        return ready | self._empty() if self.stops.finish(request.session_hash) else ready
 
-    def on_failed(self) -> tuple[object, str, str]:
+    def on_failed(self, request: gr.Request) -> Shown:
         """The toast says why there is no answer; nobody is thinking any more."""
-        return self.on_done(), talk.idle_meter(), talk.idle_meter()
+        return self.on_done(request) | {self.meter_a: talk.idle_meter(), self.meter_b: talk.idle_meter()}
 
     def on_stop(self, request: gr.Request) -> None:
         """Stop this page's answer; what is there stays."""
         self.stops.stop(request.session_hash)
 
-    def on_clear(self) -> Shown:
-        """Begin both conversations anew."""
-        empty = talk.idle_meter()
+    def on_clear(self, request: gr.Request) -> Shown:
+        """Begin both conversations anew; an answer under way is stopped and does not come back."""
+        self.stops.clear(request.session_hash)
+        return self._empty()
+
+    def _empty(self) -> Shown:
+        line = talk.idle_meter()
         return {
-            **{self.chat_a: [], self.chat_b: [], self.meter_a: empty, self.meter_b: empty},
+            **{self.chat_a: [], self.chat_b: [], self.meter_a: line, self.meter_b: line},
             **{self.verdict_a: "", self.verdict_b: ""},
-            self.question: gr.skip(),
         }
 
 

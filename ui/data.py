@@ -11,11 +11,12 @@ import gradio as gr
 
 from core import formats
 from core.dataset import Dataset, Identity, Row
-from core.errors import ConfigError
+from core.errors import ConfigError, DatasetError
 from ui import fields, notify
 from ui.page import Page
 from ui.pieces import checklist, heading, icon, note
 from ui.row_editor import RowEditor, card, clean, saved_now
+from ui.rows import check_limits
 
 Shown = dict[object, object]
 # What a table can be downloaded as, and what the link says.
@@ -34,6 +35,7 @@ class DataTab:
         self.shown = gr.Textbox(visible=False)
         self.asked = gr.Textbox(visible=False)
         self.imported = gr.State(None)
+        self._told: tuple[object, str] | None = None
         with gr.Row(elem_classes="oc-columns"):
             with gr.Column(scale=7, min_width=480, elem_classes="oc-card oc-table-card"):
                 self._build_table()
@@ -135,45 +137,81 @@ class DataTab:
     # Opening
 
     def on_load(self, request: gr.Request) -> Shown:
-        """The page was opened: show the table that was edited last."""
-        names = self.page.workspace.datasets()
-        return self._open(names[0] if names else self._create(), request)
+        """The page was opened: show the table that was edited last, of those that can be shown."""
+        for name in self.page.workspace.datasets():
+            with notify.told(self.page.language):
+                return self._open(name, request)
+        return self._open(self._create(), request)
 
     def on_pick(self, request: gr.Request, name: str, *held: object) -> Shown:
         """Another table was chosen; what was typed in this one is kept."""
         dataset = _dataset(held)
-        if not self.page.edits.save(request.session_hash, dataset):
-            return {self.picker: dataset.name, self.conflict: gr.update(visible=True)}
-        return self._open(name, request)
+        if not self._may_leave(request, dataset):
+            return self._conflict(dataset.name)
+        with notify.told(self.page.language):
+            return self._open(name, request)
+        return {self.picker: dataset.name}
 
     def on_new(self, request: gr.Request, typed: str | None, *held: object) -> Shown:
         """An empty table with the typed name and this table's identity."""
         dataset = _dataset(held)
-        if not (typed or "").strip() or not self.page.edits.save(request.session_hash, dataset):
+        if not (typed or "").strip():
             return {self.picker: dataset.name}
+        if not self._may_leave(request, dataset):
+            return self._conflict(dataset.name)
         return self._open(self.page.workspace.create(typed.strip(), identity=dataset.identity).name, request)
 
     def on_rename(self, request: gr.Request, typed: str | None, *held: object) -> Shown:
         """The shown table gets another name."""
         dataset = _dataset(held)
         wanted = (typed or "").strip()
-        if wanted in ("", dataset.name) or not self.page.edits.save(request.session_hash, dataset):
+        if wanted in ("", dataset.name):
             return {self.picker: dataset.name}
+        if not self._listed(dataset.name):
+            return self._open(dataset.name, request)
+        if not self.page.edits.save(request.session_hash, dataset):
+            return self._conflict(dataset.name)
         return self._open(self.page.workspace.rename(dataset.name, wanted).name, request)
 
     def on_delete(self, request: gr.Request, confirmed: str | None, shown: str, *_: object) -> Shown:
         """The shown table is removed and the next one opened."""
         if confirmed is None:
             return {self.picker: shown}
-        self.page.workspace.delete(shown)
+        if self._listed(shown):
+            self.page.workspace.delete(shown)
         return self.on_load(request)
 
     def on_reload(self, request: gr.Request, shown: str) -> Shown:
         """Drop this page's version, show the stored one."""
         return self._open(shown, request)
 
+    def _listed(self, name: str) -> bool:
+        """Whether there still is such a table: another page may have removed or renamed it."""
+        return name in self.page.workspace.datasets()
+
+    def _may_leave(self, request: gr.Request, dataset: Dataset) -> bool:
+        """Store the shown table before another is opened; False if another page changed it meanwhile."""
+        if self._listed(dataset.name):
+            return self.page.edits.save(request.session_hash, dataset)
+        self._say_gone(request, dataset.name)
+        return True
+
+    def _say_gone(self, request: gr.Request, name: str) -> None:
+        # Gradio's dropdown tells a choice by mouse twice at once.
+        told, self._told = self._told, (request.session_hash, name)
+        if told != self._told:
+            notify.warn(self.page.t("data.gone", name=name))
+
+    def _conflict(self, name: str) -> Shown:
+        return {self.picker: name, self.conflict: gr.update(visible=True)}
+
     def _open(self, name: str, request: gr.Request) -> Shown:
+        """Show a table, or the newest one if it is gone. Raises UserError for one that cannot be shown."""
+        if not self._listed(name):
+            self._say_gone(request, name)
+            return self.on_load(request)
         dataset = self.page.edits.open(request.session_hash, name)
+        check_limits(dataset.rows)
         return {
             self.picker: gr.update(choices=self.page.workspace.datasets(), value=name),
             self.shown: name,
@@ -236,6 +274,8 @@ class DataTab:
         """A file was chosen: read it, and ask what shall happen with its rows. The table is not touched yet."""
         file = Path(path)
         found = formats.read(file.read_bytes(), file.name)
+        if not self._fits(found.rows):
+            return self.on_cancel()
         lines = [self.page.t("import.found", count=len(found.rows), file=file.name, encoding=found.encoding)]
         lines += [self.page.of(line) for line in found.notes]
         return {
@@ -243,6 +283,15 @@ class DataTab:
             self.import_notes: "".join(note(line) for line in lines),
             self.imported: found.rows,
         }
+
+    def _fits(self, rows: Sequence[Row]) -> bool:
+        """Whether the editor can hold these rows; a toast says why not."""
+        try:
+            check_limits(rows)
+        except DatasetError as error:
+            notify.warn(self.page.t("import.refused", why=error.of(self.page.language)))
+            return False
+        return True
 
     def on_cancel(self) -> Shown:
         """Forget the file that was read."""
@@ -260,8 +309,13 @@ class DataTab:
         if imported is None:
             return {self.import_choice: gr.update(visible=False)}
         above = [row for row in dataset.rows if not row.is_blank]
-        if not self.page.edits.save(request.session_hash, dataset.with_rows([*above, *imported])):
-            return {self.conflict: gr.update(visible=True)}
+        joined = dataset.with_rows([*above, *imported])
+        if not self._fits(joined.rows):
+            return {self.picker: dataset.name}
+        if not self._listed(dataset.name):
+            return self._open(dataset.name, request)
+        if not self.page.edits.save(request.session_hash, joined):
+            return self._conflict(dataset.name)
         notify.say(self.page.t("import.done", count=len(imported)))
         return self._open(dataset.name, request)
 

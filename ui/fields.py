@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import gradio as gr
 from gradio.components import Component
@@ -94,11 +95,8 @@ def _field(language: Language, name: str, value: Value, help_below: bool) -> Com
 
 
 def _shown(value: Value) -> str:
+    """Every digit that reading the text back needs, and no more; small numbers as people write them: 1e-4."""
     if not isinstance(value, float):
         return str(value)
-    text = f"{value:g}" if not value or abs(value) >= 1e-3 else f"{value:e}"
-    mantissa, mark, exponent = text.partition("e")
-    if not mark:
-        return text
-    short = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    return f"{short}e{int(exponent)}"
+    exact = Decimal(repr(value))
+    return f"{exact:e}" if value and abs(value) < 1e-3 else f"{exact.normalize():f}"

@@ -5,13 +5,13 @@ Every function may be called by whoever sees the page, with any run id; an unkno
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from core.run import Run
+from core.run import Event, Run
 from ui import runs
 from ui.page import Page
 from ui.pieces import checklist, safe
-from ui.plots import downsample
+from ui.plots import downsample, smooth
 from ui.probe_table import probe_table, stat_strip
 
 
@@ -30,13 +30,12 @@ class Follow:
         cursor, end = asked.get("cursor"), len(run.events)
         start = cursor if isinstance(cursor, int) and 0 <= cursor <= end else 0
         events = run.events[start:end]
-        losses = [(int(e["step"]), float(e["loss"])) for e in events if e["type"] == "step"]
         return {
             "run": run.id,
             "from": start,
             "cursor": end,
             "total_steps": run.steps,
-            "points": downsample(losses),
+            "points": downsample(_curve(run.events[:end], start)),
             "eval": [(e["step"], e["loss"]) for e in events if e["type"] == "evaluated"],
             "probes": [e["step"] for e in events if e["type"] == "probed"],
             "state": run.status,
@@ -66,7 +65,11 @@ class Follow:
         if run.status == "failed":
             return head + checklist([("bad", str(run.events[-1].get(f"message_{self.page.language}", "")))])
         if run.status == "interrupted":
-            return head + checklist([("warn", self.page.t("run.interrupted.note"))])
+            lines = [self.page.t("run.interrupted.note", step=run.step)]
+            checkpoints = run.folder / "checkpoints"
+            if any(checkpoints.glob("step-*")):
+                lines.append(self.page.t("run.interrupted.saved", folder=checkpoints))
+            return head + checklist(("warn", line) for line in lines)
         return head
 
     def draw_strip(self, run_id: str) -> str:
@@ -87,6 +90,14 @@ class Follow:
         return next((run for run in self.page.workspace.runs() if run.id == run_id), None)
 
 
+def _curve(events: Sequence[Event], start: int) -> list[tuple[float, float, float]]:
+    """(step, loss, smoothed loss) of the steps from event `start` on; the smoothing knows all those before."""
+    steps = [(i, event) for i, event in enumerate(events) if event["type"] == "step"]
+    smoothed = smooth([float(event["loss"]) for _, event in steps])
+    pairs = zip(steps, smoothed, strict=True)
+    return [(int(event["step"]), float(event["loss"]), value) for (i, event), value in pairs if i >= start]
+
+
 def _numbers(run: Run) -> dict[str, object]:
     """What the strip shows of a run with events."""
     done = [event for event in run.events if event["type"] == "step"]
@@ -94,6 +105,7 @@ def _numbers(run: Run) -> dict[str, object]:
         return {"steps": run.steps, "hits": run.hits}
     first, last, recent = done[0], done[-1], done[-10:]
     pace = sum(float(e["seconds"]) for e in recent) / len(recent)
+    ended = run.last("finished") or run.last("stopped")
     return {
         "step": run.step,
         "steps": run.steps,
@@ -101,6 +113,7 @@ def _numbers(run: Run) -> dict[str, object]:
         "first_loss": first["loss"],
         "hits": run.hits,
         "seconds_left": pace * (run.steps - run.step) if run.status == "running" else None,
+        "seconds_taken": ended.get("seconds") if ended else None,
         "seconds_per_step": pace,
         "peak_memory_bytes": max(float(e["peak_memory_bytes"]) for e in done),
     }

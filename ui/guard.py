@@ -81,7 +81,7 @@ class Guard:
         if _hostname(host) not in self.hosts:
             return PlainTextResponse("Misdirected request: this host name is not served here.", 421)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _netloc(origin) != host.lower():
             return PlainTextResponse("Forbidden: the request comes from another site.", 403)
         if self.password and not self._knows_password(headers.get("authorization", "")):
             return PlainTextResponse("Password needed.", 401, {"www-authenticate": 'Basic realm="OneCard"'})
@@ -135,6 +135,13 @@ def _hostname(host: str) -> str:
         return "" if set(host) & set("@/?#") else (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # "http://[" and the like
+        return None
 
 
 def _with_headers(send: Send) -> Send:

@@ -46,7 +46,7 @@ def _join(
     """What one tab's event does in another."""
     shown, quiet = page.shown, {"show_progress": "hidden", "api_visibility": "private"}
     gr.on([bar.change, bar.input], shown(train.on_changed), [train.selected], train.progress, **quiet)
-    bar.change(shown(compare.on_changed), compare.picks, compare.picks, **quiet)
+    bar.change(shown(compare.on_changed), [*compare.picks, compare.chosen], compare.picks, **quiet)
     bar.change(shown(chat.on_changed), [chat.pick, chat.system], [chat.pick, chat.system], **quiet)
     bar.select(shown(train.on_active), None, train.progress, **quiet)
 

@@ -21,6 +21,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "top.ready": ("已载入", "loaded"),
     "top.failed": ("载入失败", "failed to load"),
     "top.memory": ("{device},已用 {amount}", "{device}, {amount} used"),
+    "top.memory.process": (
+        "{device},进程占用 / 内存总量:{amount}",
+        "{device}, used by this process / memory of the machine: {amount}",
+    ),
     "top.training": ("训练中 · 第 {step}/{steps} 步", "Training · step {step}/{steps}"),
     "top.loading.model": ("正在载入模型", "Loading the model"),
     "top.stopping": ("正在停止", "Stopping"),
@@ -49,6 +53,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "另一个页面改过这个数据集,这里的改动还没有保存。",
         "This dataset was changed on another page; the changes made here are not saved yet.",
     ),
+    "data.gone": (
+        "“{name}”已经在另一个页面删除或改名了。",
+        "“{name}” was deleted or renamed on another page.",
+    ),
     "data.conflict.reload": ("读取另一个页面的版本", "Take the other version"),
     "data.conflict.keep": ("保存这里的版本", "Keep this version"),
     "identity.title": ("身份", "Identity"),
@@ -67,9 +75,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "import.replace": ("替换全表", "Replace the table"),
     "import.append": ("加到末尾", "Add to the end"),
     "import.cancel": ("取消", "Cancel"),
+    "import.refused": ("没有导入,表格没有变。{why}", "Nothing was imported; the table is as it was. {why}"),
     "import.done": ("已导入 {count} 行", "Imported {count} rows"),
     # Tab 2
     "train.preset": ("方案", "Preset"),
+    "train.needs_card": ("需要显卡", "needs a card"),
     "train.dataset": ("数据集", "Dataset"),
     "train.model": ("基座模型(可输入)", "Base model (editable)"),
     "train.advanced": ("高级设置", "Advanced"),
@@ -108,9 +118,13 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "run.failed": ("失败", "failed"),
     "run.interrupted": ("中断", "interrupted"),
     "run.interrupted.note": (
-        "程序在训练途中退出了。最后一个检查点之前的进度都在;可以用同样的设置重新开始。",
-        "The program ended during this run. Everything up to the last checkpoint is there; "
-        "start again with the same settings.",
+        "程序在这次训练的第 {step} 步退出,训练中断了。可以用同样的设置重新开始。",
+        "The program ended at step {step} of this run, which was interrupted. It can be started again from the "
+        "beginning with the same settings.",
+    ),
+    "run.interrupted.saved": (
+        "中断前存下的检查点在文件夹 {folder} 里。",
+        "The checkpoints saved before that are in the folder {folder}.",
     ),
     "chart.title": ("训练损失", "Training loss"),
     "probes.title": ("固定提问", "Fixed questions"),

@@ -1,10 +1,12 @@
 """LossChart: the live loss curve as a gradio component, drawn by ui/static/loss_chart.js.
 
 `metrics({"run": id or "", "cursor": n})` is asked once a second while the page is visible and answers
-    {"run": id, "from": n, "cursor": m, "total_steps": N, "points": [[step, loss], ...], "eval": [[step, loss], ...],
-     "probes": [step, ...], "state": "running"}
-with what came after cursor n; `from` 0 means "everything anew". It gets ONE argument, may be called by anybody who
-sees the page, and so must only read. The component's value is the id of the run to show, "" for the server's choice.
+    {"run": id, "from": n, "cursor": m, "total_steps": N, "points": [[step, loss, smooth], ...],
+     "eval": [[step, loss], ...], "probes": [step, ...], "state": "running"}
+with what came after cursor n; `from` 0 means "everything anew". `smooth` is the average up to that step over every
+point, those that were thinned out too; without it the browser averages over what it has. The function gets ONE
+argument, may be called by anybody who sees the page, and so must only read. The component's value is the id of the run
+to show, "" for the server's choice.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Point = tuple[float, float]
+Point = tuple[float, ...]  # the step, its value, and what rides along
 
 SMOOTHING = 0.75
 # Okabe and Ito's palette without yellow: told apart with any colour vision; the dashes differ too.

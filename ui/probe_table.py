@@ -121,15 +121,21 @@ def stat_strip(
     first_loss: float | None = None,
     hits: tuple[int, int] | None = None,
     seconds_left: float | None = None,
+    seconds_taken: float | None = None,
     seconds_per_step: float | None = None,
     peak_memory_bytes: float | None = None,
     memory_bytes: float | None = None,
 ) -> str:
-    """Five numbers of a run: progress, loss and its change, identity hits, time left, peak memory. None shows a dash."""
+    """Five numbers of a run: progress, loss and its change, identity hits, time, peak memory. None shows a dash.
+
+    The time is what is left, or, once `seconds_taken` is known, what it took.
+    """
     change = "" if loss is None or first_loss is None or step < 2 else _change(loss - first_loss)
     total = f"/ {steps} " if steps else ""
     hit, asked = hits if hits else (None, None)
     per_step = "" if seconds_per_step is None else f"{seconds_per_step:.3g} {Text('秒/步', 's/step').of(language)}"
+    time = Text("剩余时间", "Time left") if seconds_taken is None else Text("用时", "Took")
+    seconds = seconds_left if seconds_taken is None else seconds_taken
     of_memory = f"/ {memory_bytes / 1e9:.0f} GB" if memory_bytes else "GB"
     cells = (
         (Text("进度", "Progress"), str(step) if steps else None, f"{total}{Text('步', 'steps').of(language)}"),
@@ -139,7 +145,7 @@ def stat_strip(
             None if hit is None else str(hit),
             f"/ {asked} {Text('题', 'probes').of(language)}",
         ),
-        (Text("剩余时间", "Time left"), None if seconds_left is None else _clock(seconds_left), per_step),
+        (time, None if seconds is None else _clock(seconds), per_step),
         (
             Text("内存峰值", "Peak memory"),
             None if not peak_memory_bytes else f"{peak_memory_bytes / 1e9:.1f}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from core.dataset import ROLES, Message, Row, from_json
@@ -12,6 +13,8 @@ from core.text import Text
 MAX_ROWS = 50_000
 MAX_CELL_CHARACTERS = 300_000
 MAX_TURNS = 1_000
+# On its way back a table is JSON inside JSON, and the guard takes bodies of 32 MB.
+MAX_TABLE_BYTES = 30_000_000
 
 
 def cells(row: Row) -> dict[str, object]:
@@ -34,14 +37,49 @@ def clean(value: object) -> list[Row]:
             )
         )
     items = list(value)
-    if len(items) > MAX_ROWS:
+    _check_count(len(items))
+    return [item if isinstance(item, Row) else _row(item, i) for i, item in enumerate(items)]
+
+
+def check_limits(rows: Sequence[Row]) -> None:
+    """Raises DatasetError for a table that the editor could show and never send back: every edit would be refused."""
+    _check_count(len(rows))
+    for i, row in enumerate(rows):
+        for cell in (row.instruction, row.input, row.output, row.system, *(turn.content for turn in row.history)):
+            _check_length(cell, i)
+        if (turns := len(row.history)) > MAX_TURNS:
+            raise DatasetError(
+                Text(
+                    zh=f"第 {i + 1} 行有 {turns} 轮对话,最多 {MAX_TURNS} 轮。请拆成几行。",
+                    en=f"Row {i + 1} has {turns} turns; the limit is {MAX_TURNS}. Split it into several rows.",
+                ),
+                i,
+            )
+    size = _sent_bytes(rows)
+    if size > MAX_TABLE_BYTES:
         raise DatasetError(
             Text(
-                zh=f"表格有 {len(items)} 行,最多 {MAX_ROWS} 行。请拆成几个数据集。",
-                en=f"The table has {len(items)} rows; the limit is {MAX_ROWS}. Split it into several datasets.",
+                zh=f"表格太大:传给编辑器要 {size / 1e6:.1f} MB,最多 {MAX_TABLE_BYTES // 1_000_000} MB。请拆成几个数据集。",
+                en=f"The table is too large: {size / 1e6:.1f} MB on its way to the editor; the limit is "
+                f"{MAX_TABLE_BYTES // 1_000_000} MB. Split it into several datasets.",
             )
         )
-    return [item if isinstance(item, Row) else _row(item, i) for i, item in enumerate(items)]
+
+
+def _check_count(rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise DatasetError(
+            Text(
+                zh=f"表格有 {rows} 行,最多 {MAX_ROWS} 行。请拆成几个数据集。",
+                en=f"The table has {rows} rows; the limit is {MAX_ROWS}. Split it into several datasets.",
+            )
+        )
+
+
+def _sent_bytes(rows: Sequence[Row]) -> int:
+    compact = {"ensure_ascii": False, "separators": (",", ":")}
+    table = json.dumps([cells(row) for row in rows], **compact)
+    return len(json.dumps(table, **compact).encode("utf-8", "surrogatepass"))
 
 
 def _row(value: object, row: int) -> Row:

@@ -6,7 +6,6 @@ Gradio is imported inside functions: what it reads from the environment must be 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -31,13 +30,12 @@ from core.errors import UserError
 from core.run import Run
 from core.text import LANGUAGES, Language, Text
 from core.workspace import Workspace
-from ui import prepare_environment
+from ui import address, prepare_environment
 from ui.guard import Guard
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 PASSWORD = "ONECARD_PASSWORD"
 COOKIE = "onecard_language"
 MAX_UPLOAD = "30mb"
@@ -52,26 +50,32 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 7860, open_
     """
     prepare_environment()
     password = _password(host)
-    _check_port(host, port)
+    with address.listen(host, port) as listener:
+        app = create_app(workspace, address.host_names(host), password)
+        here, elsewhere = address.addresses(host, listener.getsockname()[1])
+        print("\n         ".join((f"OneCard: {here}  (Ctrl+C to stop)", *elsewhere)), file=sys.stderr)
+        if open_browser:
+            threading.Thread(target=_open_when_ready, args=(here,), daemon=True).start()
+        _run(app, listener, workspace)
+
+
+def _run(app: FastAPI, listener: socket.socket, workspace: Workspace) -> None:
     import uvicorn
 
-    app = create_app(workspace, {*LOCAL_HOSTS, *_names_of(host)}, password)
-    address = f"http://{'127.0.0.1' if _is_local(host) else host}:{port}"
-    print(f"OneCard: {address}  (Ctrl+C to stop)", file=sys.stderr)
-    if open_browser:
-        threading.Thread(target=_open_when_ready, args=(address, port), daemon=True).start()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     # uvicorn hands a SIGTERM on to the handler that was there before, which by default ends the process on the spot.
     with contextlib.suppress(ValueError):  # not the main thread: the caller owns the signals
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
     finally:
         if workspace.active is not None:
             print("OneCard: saving the run in progress ...", file=sys.stderr)
         workspace.close()
 
 
-def create_app(workspace: Workspace, hosts: Collection[str] = LOCAL_HOSTS, password: str = "") -> FastAPI:
+def create_app(workspace: Workspace, hosts: Collection[str] = address.LOCAL_HOSTS, password: str = "") -> FastAPI:
     """Every route. `hosts` are the host names that are answered; with a `password` every request must bring it."""
     prepare_environment()
     from fastapi import FastAPI
@@ -194,19 +198,10 @@ def _head(language: Language) -> str:
 # Starting
 
 
-def _is_local(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _password(host: str) -> str:
     """The password of the environment; needed where other machines could reach the page."""
     password = os.environ.get(PASSWORD, "")
-    if _is_local(host):
+    if address.is_local(host):
         return password
     if not password:
         raise UserError(
@@ -225,51 +220,10 @@ def _password(host: str) -> str:
     return password
 
 
-def _names_of(host: str) -> set[str]:
-    """The names under which a browser elsewhere may ask for this machine."""
-    if host not in ("0.0.0.0", "::"):
-        return {host}
-    names = {socket.gethostname(), socket.getfqdn()}
-    with contextlib.suppress(OSError):
-        names |= {str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None)}
-    return names
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), port))
-        except OSError as error:
-            raise UserError(_port_text(host, port, error)) from None
-
-
-def _port_text(host: str, port: int, error: OSError) -> Text:
-    zh, en = _holder(port)
-    return Text(
-        zh=f"无法监听 {host}:{port}{zh}:{error.strerror}。如果 OneCard 已经在运行,直接打开 http://127.0.0.1:{port};"
-        f"否则换一个端口:--port {port + 1}。",
-        en=f"Cannot listen on {host}:{port}{en}: {error.strerror}. If OneCard is running already, open "
-        f"http://127.0.0.1:{port}; otherwise take another port: --port {port + 1}.",
-    )
-
-
-def _holder(port: int) -> tuple[str, str]:
-    """Who has the port, in both languages; empty where this user may not know."""
-    import psutil
-
-    try:
-        pids = (c.pid for c in psutil.net_connections("inet") if c.laddr and c.laddr.port == port and c.pid)
-        process = psutil.Process(next(pids))
-        return f"(被进程 {process.pid} {process.name()} 占用)", f" (held by process {process.pid}, {process.name()})"
-    except (psutil.Error, StopIteration):
-        return "", ""
-
-
-def _open_when_ready(address: str, port: int) -> None:
+def _open_when_ready(page: str) -> None:
+    parts = urlsplit(page)
     for _ in range(120):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            webbrowser.open(address)
+        with contextlib.suppress(OSError), socket.create_connection((parts.hostname, parts.port), timeout=1):
+            webbrowser.open(page)
             return
         time.sleep(0.5)

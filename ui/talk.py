@@ -12,6 +12,7 @@ from ui.page import Page
 from ui.pieces import tag
 
 Turn = dict[str, object]
+_REMEMBERED = 1000
 BASE = ""  # the picker's value for the base model: gradio's dropdowns cannot hold None as a choice
 
 # Chat text is markdown of a model: pictures from elsewhere are blocked by the page's policy, raw HTML is sanitised.
@@ -42,8 +43,20 @@ def messages(system: str, history: Sequence[Turn]) -> tuple[Message, ...]:
 
 
 def plain(history: Sequence[Turn] | None) -> list[Turn]:
-    """The history as role and text only."""
-    return [{"role": turn.get("role", "user"), "content": text_of(turn)} for turn in history or []]
+    """The history as role and text only. Gradio folds a model's thought into a turn of its own, with a title: left out.
+
+    What stands before and after a thought are turns of their own, too: one answer again.
+    """
+    turns: list[Turn] = []
+    for turn in history or []:
+        role, text = turn.get("role", "user"), text_of(turn)
+        if role == "assistant" and (turn.get("metadata") or {}).get("title"):
+            continue
+        if role == "assistant" and turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n\n{text}"
+        else:
+            turns.append({"role": role, "content": text})
+    return turns
 
 
 def asked(history: Sequence[Turn], question: str) -> list[Turn]:
@@ -59,16 +72,25 @@ def answered(history: Sequence[Turn], reply: Reply) -> list[Turn]:
     return [*history, {"role": "assistant", "content": reply.text}] if reply.text or reply.done else list(history)
 
 
+class Stop(threading.Event):
+    """The stop flag of one answer. `cleared`: the conversation was emptied meanwhile, nothing of it may come back."""
+
+    cleared = False
+
+
 class Stops:
     """The stop flag of every page that is being answered; cooperative, so the text that is there stays."""
 
     def __init__(self) -> None:
-        self._flags: dict[str, threading.Event] = {}
+        self._flags: dict[str, Stop] = {}
 
-    def begin(self, session: str) -> threading.Event:
+    def begin(self, session: str) -> Stop:
         """A fresh flag for this page; an answer still running there is told to stop."""
         self.stop(session)
-        flag = self._flags[session] = threading.Event()
+        self._flags.pop(session, None)
+        flag = self._flags[session] = Stop()
+        if len(self._flags) > _REMEMBERED:  # pages that were closed during an answer
+            del self._flags[next(iter(self._flags))]
         return flag
 
     def stop(self, session: str) -> None:
@@ -76,11 +98,22 @@ class Stops:
         if flag := self._flags.get(session):
             flag.set()
 
-    def end(self, session: str, flag: threading.Event) -> None:
-        """The answer is over, or its page was closed."""
-        flag.set()
-        if self._flags.get(session) is flag:
-            del self._flags[session]
+    def clear(self, session: str) -> None:
+        """Tell this page's answer, if any, to stop, and that its conversation was emptied."""
+        if flag := self._flags.get(session):
+            flag.cleared = True
+            flag.set()
+
+    def finish(self, session: str) -> bool:
+        """The page has everything of its answer; whether the conversation was emptied while that was under way.
+
+        Gradio sends an answer's last state once more when it ends, maybe after the clearing: empty it again then.
+        """
+        flag = self._flags.get(session)
+        if flag is None or not flag.is_set():
+            return False
+        del self._flags[session]
+        return flag.cleared
 
 
 def meter(page: Page, reply: Reply | None) -> str:

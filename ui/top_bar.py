@@ -91,11 +91,12 @@ def _shown(page: Page) -> dict[str, object]:
         "pill": _pill(page, state),
         "live": state.state != "idle",
         "memory": f"{_short(state.device)} · {amount}",
-        "memory_title": t("top.memory", device=state.device, amount=amount),
+        "memory_title": t(_MEMORY[page.workspace.engine.device.kind], device=state.device, amount=amount),
         "share": round(100 * min(1.0, used / total)) if total else 0,
     }
 
 
+_MEMORY = {"cuda": "top.memory", "cpu": "top.memory.process"}
 _MODEL_STATES = {"absent": "top.absent", "loading": "top.loading", "ready": "top.ready", "failed": "top.failed"}
 
 

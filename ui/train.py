@@ -44,10 +44,10 @@ class TrainTab:
 
     def _build_settings(self) -> None:
         t, workspace = self.page.t, self.page.workspace
-        first = workspace.default_preset
+        first = self._first_preset()
         with gr.Column(elem_classes="oc-card"):
             heading(t("train.preset"))
-            cards = [(f"{self.page.of(p.name)}\n{self.page.of(p.note)}", p.id) for p in workspace.presets()]
+            cards = [(self._card_of(preset), preset.id) for preset in workspace.presets()]
             self.preset = gr.Radio(cards, value=first.id, label=t("train.preset"), show_label=False, elem_id="preset")
             with gr.Row():
                 self.dataset = gr.Dropdown([], label=t("train.dataset"), elem_id="train-dataset", min_width=80)
@@ -138,7 +138,7 @@ class TrainTab:
             workspace.select_model((name or "").strip())
         if workspace.model == before:
             return [before, gr.skip(), *(gr.skip() for _ in self.form.all)]
-        fitting = workspace.default_preset
+        fitting = self._first_preset()
         return [workspace.model, fitting.id, *fields.show(fitting.config)]
 
     def on_preview(self, dataset: str | None, *settings: object) -> str:
@@ -148,6 +148,20 @@ class TrainTab:
         except UserError as error:
             return checklist([("bad", error.of(self.page.language))])
         return self._draw_preview(preview)
+
+    def _first_preset(self) -> Preset:
+        """The preset to begin with: the workspace's, or without a card the first one that needs none."""
+        workspace = self.page.workspace
+        fitting = workspace.default_preset
+        if not (fitting.cuda and workspace.engine.device.kind == "cpu"):
+            return fitting
+        return next((preset for preset in workspace.presets() if not preset.cuda), fitting)
+
+    def _card_of(self, preset: Preset) -> str:
+        """A preset's name and note; on a machine without a card, also that it needs one."""
+        lacking = preset.cuda and self.page.workspace.engine.device.kind == "cpu"
+        note = self.page.of(preset.note) + (" · " + self.page.t("train.needs_card") if lacking else "")
+        return f"{self.page.of(preset.name)}\n{note}"
 
     def _config(self, preset: str, model: str, *values: object) -> TrainConfig:
         return fields.read(values, replace(self._preset(preset).config, model=model or self.page.workspace.model))

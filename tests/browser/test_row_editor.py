@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -155,6 +156,22 @@ def test_ctrl_enter_opens_a_row_below_and_a_blank_row_is_not_marked(table: Table
     assert table.settled()[2] == Row("下一问")
     marked = table.page.locator(".re-row").evaluate_all("rows => rows.map(r => r.classList.contains('is-incomplete'))")
     assert marked == [False, False, True, False, True, False, False]
+
+
+def test_the_rows_marked_incomplete_are_those_that_training_refuses(table: Table) -> None:
+    from core import health
+    from core.config import TrainConfig
+    from core.dataset import Dataset
+    from ui.rows import cells
+
+    texts = ("", "x", " ", "\u200b", "\ufeff", "\x85", "\x1c", "\u3164")
+    pasts = ((), (Message("user", "x"), Message("assistant", "y")))
+    rows = [Row(q, "", a, system, past) for q in texts for a in texts for system in ("", "s") for past in pasts]
+    findings = health.check(Dataset("t", tuple(rows)), TrainConfig(), None)
+    refused = {i for finding in findings if finding.level == "bad" for i in finding.rows}
+    script = (Path(__file__).parents[2] / "ui" / "static" / "row_text.js").read_text("utf-8")
+    todo = table.page.evaluate(f"rows => {{ {script}\n return rows.map(missing); }}", [cells(row) for row in rows])
+    assert {i for i, fields in enumerate(todo) if fields} == refused
 
 
 def test_the_footer_waits_for_the_last_edit(table: Table) -> None:

@@ -97,10 +97,10 @@ function take(news) {
   }
   cursor = news.cursor;
   totalSteps = news.total_steps || 0;
-  for (const [step, loss] of news.points ?? []) {
+  for (const [step, loss, smooth] of news.points ?? []) {
     if (!Number.isFinite(loss)) continue;
     const last = points.at(-1);
-    points.push([step, loss, last ? last[2] * SMOOTHING + loss * (1 - SMOOTHING) : loss]);
+    points.push([step, loss, smooth ?? (last ? last[2] * SMOOTHING + loss * (1 - SMOOTHING) : loss)]);
   }
   for (const [step, loss] of news.eval ?? []) if (Number.isFinite(loss)) evaluations.set(step, loss);
   for (const step of news.probes ?? []) probes.add(step);

@@ -19,17 +19,23 @@ function questionOf(row) {
   return row.input ? `${row.instruction}\n${row.input}` : row.instruction;
 }
 
-/** A row in which nothing at all was written; training leaves it out. */
+// White space of core (Python's, which is not JavaScript's), and the characters that core/health.py takes for invisible.
+const SPACE = /[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/g;
+const INVISIBLE = new RegExp(
+  `${SPACE.source}|[\\x00-\\x1f\\xad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180e\\u200b-\\u200f` +
+  "\\u202a-\\u202e\\u2060-\\u206f\\u2800\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0]+", "g");
+
+/** A row in which nothing at all was written; training leaves it out. As core.dataset.Row.is_blank. */
 function isBlank(row) {
-  return !questionOf(row).trim() && !row.output.trim() && !row.history?.length;
+  return !questionOf(row).replace(SPACE, "") && !row.output.replace(SPACE, "") && !row.history?.length;
 }
 
-/** The cells that still need text. A row with a system prompt or a history may do without a question. */
+/** The cells that still need text: exactly where the health check names a missing question or answer. */
 function missing(row) {
   if (isBlank(row)) return [];
   const fields = [];
-  if (!questionOf(row).trim() && !row.system && !row.history?.length) fields.push("instruction");
-  if (!row.output.trim()) fields.push("output");
+  if (!questionOf(row).replace(INVISIBLE, "")) fields.push("instruction");
+  if (!row.output.replace(INVISIBLE, "")) fields.push("output");
   return fields;
 }
 
