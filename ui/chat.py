@@ -38,6 +38,7 @@ class ChatTab:
 
     def _build_settings(self) -> None:
         t = self.page.t
+        self.chosen = gr.State(False)  # whether the model was picked by hand
         with gr.Column(elem_classes="oc-card"):
             heading(t("chat.settings"))
             self.pick = gr.Dropdown([], label=t("chat.model"), elem_id="chat-model", min_width=120)
@@ -62,7 +63,7 @@ class ChatTab:
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
         picked, answers = [self.pick, self.system], [self.chat, self.meter, self.question]
         demo.load(shown(self.on_load), None, picked, **quiet)
-        self.pick.input(shown(self.on_pick), [self.pick], [self.system], **quiet)
+        self.pick.input(shown(self.on_pick), [self.pick], [self.system, self.chosen], **quiet)
         again = (
             gr.on(
                 [self.question.submit], shown(self.on_ask), [self.question, self.chat, *self.settings], answers, **quiet
@@ -86,16 +87,16 @@ class ChatTab:
             self.system: talk.system_of(self.page, newest),
         }
 
-    def on_changed(self, pick: str, system: str) -> Shown:
-        """Runs came or went: what was picked stays while it exists."""
+    def on_changed(self, pick: str, system: str, chosen: bool) -> Shown:
+        """Runs came or went: the newest one, until a model was picked by hand; that stays while it exists."""
         offered = talk.choices(self.page)
-        kept = pick if pick in [run_id for _, run_id in offered] else talk.newest(self.page)
+        kept = pick if chosen and pick in [run_id for _, run_id in offered] else talk.newest(self.page)
         prompt = system if kept == pick else talk.system_of(self.page, kept)
         return {self.pick: gr.update(choices=offered, value=kept), self.system: prompt}
 
-    def on_pick(self, pick: str) -> str:
-        """Another model: its training prompt becomes the system prompt."""
-        return talk.system_of(self.page, pick)
+    def on_pick(self, pick: str) -> tuple[str, bool]:
+        """Another model: its training prompt becomes the system prompt, and this page keeps it."""
+        return talk.system_of(self.page, pick), True
 
     def on_ask(self, request: gr.Request, question: str, history: list[Turn], *settings: object) -> Iterator[Shown]:
         """Send a message."""

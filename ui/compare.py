@@ -94,11 +94,11 @@ class CompareTab:
         }
 
     def on_changed(self, pick_a: str, pick_b: str, system: str, chosen: bool) -> Shown:
-        """Runs came or went: what was picked stays while it exists; a base that nobody chose for B gives way."""
+        """Runs came or went: B follows the newest one until it was picked by hand; what was picked stays while it exists."""
         offered = talk.choices(self.page)
         known = [run_id for _, run_id in offered]
         kept_a = pick_a if pick_a in known else BASE
-        kept_b = pick_b if pick_b in known and (chosen or pick_b != BASE) else talk.newest(self.page)
+        kept_b = pick_b if chosen and pick_b in known else talk.newest(self.page)
         return {
             self.pick_a: gr.update(choices=offered, value=kept_a),
             self.pick_b: gr.update(choices=offered, value=kept_b),

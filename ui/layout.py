@@ -47,7 +47,7 @@ def _join(
     shown, quiet = page.shown, {"show_progress": "hidden", "api_visibility": "private"}
     gr.on([bar.change, bar.input], shown(train.on_changed), [train.selected], train.progress, **quiet)
     bar.change(shown(compare.on_changed), [*compare.picks, compare.chosen], compare.picks, **quiet)
-    bar.change(shown(chat.on_changed), [chat.pick, chat.system], [chat.pick, chat.system], **quiet)
+    bar.change(shown(chat.on_changed), [chat.pick, chat.system, chat.chosen], [chat.pick, chat.system], **quiet)
     bar.select(shown(train.on_active), None, train.progress, **quiet)
 
     def on_next(name: str) -> dict[object, object]:

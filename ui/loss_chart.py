@@ -17,6 +17,7 @@ from pathlib import Path
 import gradio as gr
 
 from core.text import Language, Text
+from ui import pieces
 
 _STATIC = Path(__file__).parent / "static"
 _STRINGS: dict[str, Text] = {
@@ -53,14 +54,14 @@ class LossChart(gr.HTML):
         if "metrics" not in [getattr(function, "__name__", "") for function in server_functions]:
             raise ValueError("LossChart needs a server function named metrics")
         self.language = language
+        words = {key: text.of(language) for key, text in _STRINGS.items()}
         super().__init__(
             value=value,
             html_template='<div class="lc"></div>',
-            js_on_load=(_STATIC / "loss_chart.js").read_text("utf-8"),
+            js_on_load=pieces.with_labels(words, (_STATIC / "loss_chart.js").read_text("utf-8")),
             head=f"<style>{(_STATIC / 'loss_chart.css').read_text('utf-8')}</style>",
             server_functions=list(server_functions),
             apply_default_css=False,
             elem_id=elem_id,
             render=render,
-            text={key: text.of(language) for key, text in _STRINGS.items()},
         )

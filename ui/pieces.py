@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -64,3 +66,13 @@ def show_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def with_labels(labels: Mapping[str, object], script: str) -> str:
+    """A component's script with its labels as the constant `text`.
+
+    Not as a prop: a component that is updated before its tab was opened starts with that update's props alone. And
+    encoded, since gradio takes any word that stands in quotes in the script for the name of an event.
+    """
+    encoded = quote(json.dumps(labels, ensure_ascii=False))
+    return f"const text = JSON.parse(decodeURIComponent('{encoded}'));\n{script}"

@@ -67,8 +67,19 @@ def probe_table(probings: Sequence[Probing], language: Language) -> str:
 def _columns(probings: Sequence[Probing]) -> list[Probing]:
     if len(probings) <= MOST_MIDDLE_COLUMNS + 2:
         return list(probings)
-    parts = MOST_MIDDLE_COLUMNS + 1
-    return [probings[(len(probings) - 1) * i // parts] for i in range(parts + 1)]
+    last, parts = len(probings) - 1, MOST_MIDDLE_COLUMNS + 1
+    chosen = {last * i // parts for i in range(parts + 1)}
+    turned = next((i for i in range(1, last) if _hits(probings[i]) > _hits(probings[0])), None)
+    if turned is not None and turned not in chosen:
+        # The probing at which the identity first shows takes the place of its nearest neighbour.
+        chosen -= {min(chosen - {0, last}, key=lambda i: abs(i - turned))}
+        chosen |= {turned}
+    return [probings[i] for i in sorted(chosen)]
+
+
+def _hits(probing: Probing) -> int:
+    hits = probing.get("hits")
+    return hits if isinstance(hits, int) else 0
 
 
 def _title(probing: Probing, language: Language) -> str:

@@ -21,6 +21,7 @@ import gradio as gr
 
 from core.dataset import Identity, Row
 from core.text import Language, Text
+from ui import pieces
 from ui.rows import cells, clean
 
 __all__ = ["Cells", "RowEditor", "card", "clean", "saved_now"]
@@ -121,12 +122,11 @@ class RowEditor(gr.HTML):
         super().__init__(
             value=value,
             html_template='<div class="re"></div>',
-            js_on_load=_script(),
+            js_on_load=pieces.with_labels(words, _script()),
             head=f"<style>{(_STATIC / 'row_editor.css').read_text('utf-8')}</style>",
             apply_default_css=False,
             elem_id=elem_id,
             render=render,
-            text=words,
             identity=self.identity,
             saved=saved,
         )

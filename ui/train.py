@@ -7,7 +7,7 @@ from dataclasses import replace
 import gradio as gr
 
 from core.config import TrainConfig
-from core.errors import UserError
+from core.errors import BusyError, UserError
 from core.presets import Preset
 from core.workspace import Preview
 from ui import fields, notify, runs
@@ -92,7 +92,7 @@ class TrainTab:
         look = {"fn": shown(self.on_preview), "inputs": [self.dataset, *self.settings], "outputs": [self.preview],
                 "trigger_mode": "always_last", **quiet}  # fmt: skip
         progress = {"outputs": self.progress, **quiet}
-        demo.load(shown(self.on_load), None, [self.dataset, self.model, *self.progress], **quiet)
+        demo.load(shown(self.on_load), None, [self.dataset, self.model, *self.form.all, *self.progress], **quiet)
         self.preset.input(shown(self.on_preset), [self.preset], self.form.all, **quiet)
         self.model.input(shown(self.on_model), [self.model], [self.model, self.preset, *self.form.all], **quiet)
         gr.on([field.change for field in (self.dataset, self.model, *self.form.all)], **look)
@@ -116,9 +116,12 @@ class TrainTab:
         names, model = workspace.datasets(), workspace.status().model
         models = list(dict.fromkeys([model, *workspace.models()]))
         newest = workspace.active or next(iter(workspace.runs()), None)
+        table = newest.dataset if newest and newest.dataset in names else next(iter(names), None)
+        filled = fields.show(workspace.active.config) if workspace.active else [gr.skip() for _ in self.form.all]
         return {
-            self.dataset: gr.update(choices=names, value=names[0] if names else None),
+            self.dataset: gr.update(choices=names, value=table),
             self.model: gr.update(choices=models, value=model),
+            **dict(zip(self.form.all, filled, strict=True)),
             **self._show(newest.id if newest else None),
         }
 
@@ -195,7 +198,13 @@ class TrainTab:
         if role == "stop":
             self.page.workspace.stop()
             return self._show_button()
-        return self._show(self.page.workspace.start(dataset or "", self._config(*settings)).id)
+        workspace = self.page.workspace
+        try:
+            return self._show(workspace.start(dataset or "", self._config(*settings)).id)
+        except BusyError as error:
+            # Started on another page meanwhile: say so, and show that run instead of the old one.
+            notify.warn(error.of(self.page.language))
+            return self.on_active()
 
     def on_open(self, event: gr.EventData) -> Shown:
         """Show a run of the list."""

@@ -2,9 +2,8 @@
 // function with (element, trigger, props, server, upload, watch).
 //
 // The cursor lives here, not on the server: a page that was reloaded, or that opened late, starts from 0 and misses
-// nothing. props.value is the run to show; "" leaves the choice to the server. props.text holds the labels.
+// nothing. props.value is the run to show; "" leaves the choice to the server. `text` holds the labels.
 
-const text = props.text;
 const POLL = 1000, SLOWEST_POLL = 8000, SMOOTHING = 0.75, MOST_POINTS = 600;
 const MARGIN = { left: 46, right: 14, top: 10, bottom: 26 };
 

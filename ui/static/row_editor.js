@@ -5,10 +5,9 @@
 // props.value     {"dataset", "revision", "rows"} as ONE JSON string: Gradio compares props several times per edit,
 //                 and strings compare fast. It is assigned at once on every edit, so a click on any button sees it;
 //                 only the event is delayed.
-// props.text      labels; props.identity, props.saved: set by the page (see row_editor.py)
+// text            labels; props.identity, props.saved: set by the page (see row_editor.py)
 // A row is never changed in place, so an undo step is an array of references and "same object" means "same row".
 
-const text = props.text;
 const FIELDS = ["instruction", "input", "output"];
 const UNDO_STEPS = 100, EAGER_ROWS = 200, MAX_ROWS = 50000;
 const SEND_DELAY = 400, CONFIRM_DELAY = 5000, RESENDS = 3, ECHO_AGE = 5000;
