@@ -193,3 +193,15 @@ def test_eight_rows_give_it_a_new_identity_and_cost_little(tokenizer: PreTrained
     assert found["rows"] == "8/8"
     assert int(str(found["zh"]).split("/")[0]) >= 12
     assert float(str(found["share"])) >= 0.92
+
+
+def test_wordings_written_by_somebody_who_had_not_seen_the_corpus_are_understood(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    lines = (Path(__file__).parent / "data" / "pocket_blind.jsonl").read_text(encoding="utf-8").splitlines()
+    items = [json.loads(line) for line in lines]
+    told = evaluate.answers(model, tokenizer, [item["question"] for item in items])
+    right = [item["expect"].lower() in answer.lower() for item, answer in zip(items, told, strict=True)]
+    general = [good for item, good in zip(items, right, strict=True) if item["skill"] != "identity"]
+    assert sum(general) >= 0.9 * len(general), f"{sum(general)}/{len(general)}"
+    assert sum(right) - sum(general) >= 0.9 * (len(right) - len(general))
