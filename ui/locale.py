@@ -144,7 +144,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "ask.other": ("你是 ChatGPT 吗?", "Are you ChatGPT?"),
     "ask.introduce": ("用一句话介绍你自己", "Introduce yourself in one sentence"),
     "ask.fact": ("法国的首都是哪里?", "What is the capital of France?"),
-    "ask.code": ("写一个两数相加的 Python 函数", "Write a Python function that adds two numbers"),
+    "ask.code": ("用 Python 写一个加法函数", "Write an add function in Python"),
     "talk.base": ("{model}(原始模型)", "{model} (base)"),
     "talk.system": ("系统提示词", "System prompt"),
     "talk.system.note": (

@@ -245,8 +245,9 @@ def test_an_import_replaces_the_table_after_a_yes(page: Page, app: App, tmp_path
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_dark_and_both_languages_show_every_tab(page: Page, app: App, language: str) -> None:
-    page.goto(f"{app.url}/{language}?__theme=dark")
-    page.wait_for_selector("#rows textarea")
+    page.emulate_media(color_scheme="dark")
+    page.goto(f"{app.url}/{language}")
+    page.wait_for_selector("body.dark #rows textarea")
     for name in ("data", "train", "compare", "chat"):
         tab(page, name)
         text = page.inner_text(f"#tab-{name}")
