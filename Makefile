@@ -20,12 +20,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/bin/python:
+# A stamp, not the interpreter: a venv that broke off half way has an interpreter but no pip.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
 
 # torch first and by its own bound: asked for through another package, pip may fetch the newest CUDA build instead.
-$(VENV)/.run: $(VENV)/bin/python pyproject.toml
+$(VENV)/.run: $(VENV)/.made pyproject.toml
 	$(BIN)/pip install --quiet "torch>=2.11,<2.14"
 	$(BIN)/pip install --quiet --editable .
 	touch $@

@@ -189,7 +189,8 @@ def test_a_run_stopped_before_its_first_step_leaves_no_adapter(workspace: Worksp
     assert run.step == 0 and run.adapter is None and workspace.adapters() == [] and workspace.engine.attached == ()
 
 
-def test_a_failure_of_the_clean_up_still_ends_the_run(
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exit_inside_the_thread_still_ends_the_run(
     workspace: Workspace, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*_: object) -> None:

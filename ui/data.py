@@ -159,7 +159,9 @@ class DataTab:
             return {self.picker: dataset.name}
         if not self._may_leave(request, dataset):
             return self._conflict(dataset.name)
-        return self._open(self.page.workspace.create(typed.strip(), identity=dataset.identity).name, request)
+        made = self.page.workspace.create(typed.strip(), identity=dataset.identity).name
+        self._say_name(typed.strip(), made)
+        return self._open(made, request)
 
     def on_rename(self, request: gr.Request, typed: str | None, *held: object) -> Shown:
         """The shown table gets another name."""
@@ -171,7 +173,9 @@ class DataTab:
             return self._open(dataset.name, request)
         if not self.page.edits.save(request.session_hash, dataset):
             return self._conflict(dataset.name)
-        return self._open(self.page.workspace.rename(dataset.name, wanted).name, request)
+        renamed = self.page.workspace.rename(dataset.name, wanted).name
+        self._say_name(wanted, renamed)
+        return self._open(renamed, request)
 
     def on_delete(self, request: gr.Request, confirmed: str | None, shown: str, *_: object) -> Shown:
         """The shown table is removed and the next one opened."""
@@ -184,6 +188,10 @@ class DataTab:
     def on_reload(self, request: gr.Request, shown: str) -> Shown:
         """Drop this page's version, show the stored one."""
         return self._open(shown, request)
+
+    def _say_name(self, typed: str, made: str) -> None:
+        if made != typed:
+            notify.say(self.page.t("data.named", name=made))
 
     def _listed(self, name: str) -> bool:
         """Whether there still is such a table: another page may have removed or renamed it."""

@@ -47,6 +47,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "删除当前数据集?训练过的记录各有自己的副本,不受影响。",
         "Delete this dataset? Runs keep their own copy of the rows.",
     ),
+    "data.named": ("名字改为“{name}”:它也是文件名。", "Named “{name}”: it is a file name, too."),
     "data.untitled": ("未命名", "untitled"),
     "data.next": ("下一步:训练", "Next: train"),
     "data.conflict": (

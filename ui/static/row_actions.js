@@ -24,6 +24,7 @@ function travel(from, to) {
   const before = rowsNow(), after = from.pop(), caret = caretNow();
   to.push(before);
   session = null;
+  note.textContent = "";  // what it said of the last change is no longer so
   show(after);
   const at = after.findIndex((row, i) => row !== before[i]);
   if (lines.length) reveal(lines[Math.min(at < 0 ? lines.length : at, lines.length - 1)], at >= 0);
