@@ -123,7 +123,7 @@ class RowEditor(gr.HTML):
             value=value,
             html_template='<div class="re"></div>',
             js_on_load=pieces.with_labels(words, _script()),
-            head=f"<style>{(_STATIC / 'row_editor.css').read_text('utf-8')}</style>",
+            head=f"<style>{_style()}</style>",
             apply_default_css=False,
             elem_id=elem_id,
             render=render,
@@ -159,3 +159,8 @@ class RowEditor(gr.HTML):
 
 def _script() -> str:
     return "\n".join((_STATIC / name).read_text("utf-8") for name in _SCRIPTS)
+
+
+def _style() -> str:
+    # The grid first: row_editor.css changes it for phones.
+    return "\n".join((_STATIC / name).read_text("utf-8") for name in ("row_grid.css", "row_editor.css"))
