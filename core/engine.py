@@ -201,7 +201,6 @@ class Engine:
             config = LoraConfig.from_pretrained(str(adapter.folder))
             adapters.check_config(adapter, config)
             config.inference_mode = True
-            config.init_lora_weights = True  # others (pissa, olora, ...) rewrite the base when the layer is made
             handle = self._new_handle()
             try:
                 resident.backend.add_adapter(handle, config, seed=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.batch import pack
 from core.config import TrainConfig, build
 from core.dataset import Message, Row
 from core.engine import Engine
@@ -29,12 +30,38 @@ def busy_config(config: TrainConfig) -> TrainConfig:
     return build({"num_train_epochs": 15, "gradient_accumulation_steps": 2, "lora_dropout": 0.1}, config)
 
 
+def trained_alone(folder: Path, config: TrainConfig) -> Run:
+    """The run as it is when nobody talks to the model meanwhile."""
+    run = Run.create(folder / "quiet" / "run", config, ROWS, "t", "t")
+    train(Engine(), run, threading.Event())
+    return run
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_an_answer_after_a_training_step_is_given_in_eval_mode(
+    tiny_engine: Engine, tiny_config: TrainConfig, recompute: bool
+) -> None:
+    def answer() -> list[int]:
+        return list(stream(tiny_engine, [Column(QUESTION)], Sampling(max_new_tokens=12)))[-1][0].ids
+
+    tiny_engine.create_adapter("a", tiny_config)
+    with tiny_engine.turn() as resident:
+        for module in resident.backend.model.modules():
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.9  # a base with dropout of its own: its answers would wander
+    before = answer()
+    with tiny_engine.turn() as resident:
+        example = resident.encoder.example((*QUESTION, Message("assistant", "me")))
+        batch = pack([example], "cpu")
+        resident.backend.loss_and_grads(batch, tiny_engine.handle("a"), example.answer_tokens, recompute)
+    assert answer() == before == answer()
+
+
 def test_chat_between_steps_leaves_the_adapter_bit_identical(
     tmp_path: Path, tiny_model: Path, tiny_config: TrainConfig
 ) -> None:
     config = busy_config(tiny_config)
-    quiet = Run.create(tmp_path / "quiet" / "run", config, ROWS, "t", "t")
-    train(Engine(), quiet, threading.Event())
+    quiet = trained_alone(tmp_path, config)
 
     engine = Engine()
     engine.load(str(tiny_model))
@@ -86,8 +113,7 @@ def test_attaching_and_removing_another_adapter_during_a_run_changes_nothing(
     tmp_path: Path, tiny_model: Path, tiny_config: TrainConfig
 ) -> None:
     config = busy_config(tiny_config)
-    quiet = Run.create(tmp_path / "quiet" / "run", config, ROWS, "t", "t")
-    train(Engine(), quiet, threading.Event())
+    quiet = trained_alone(tmp_path, config)
 
     engine = Engine()
     noisy = Run.create(tmp_path / "noisy" / "run", config, ROWS, "t", "t")

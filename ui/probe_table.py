@@ -1,17 +1,14 @@
 """The identity probes as a table, and the strip of numbers above a run: values -> HTML. Knows no component.
 
-Every text that a person or a model wrote is escaped. The page adds `CSS` to its stylesheet once.
+Every text that a person or a model wrote is escaped. Styled by static/probe_table.css.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 from core.text import Language, Text
-
-CSS = (Path(__file__).parent / "static" / "probe_table.css").read_text("utf-8")
 
 MOST_MIDDLE_COLUMNS = 3
 
