@@ -6,13 +6,15 @@ Checks a folder before any of it reaches the model: safetensors only, shapes tha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from core import storage
-from core.errors import ModelError
+from core.errors import ModelError, StorageError
+from core.fact import Value
 from core.models import ModelInfo
 from core.text import Text
 
@@ -40,13 +42,22 @@ class Adapter:
 
 def save(folder: Path, tensors: Mapping[str, torch.Tensor], config: LoraConfig, card: Mapping[str, object]) -> None:
     """Write an adapter folder in one step: PEFT's config and weights (float32, host), and our card beside them."""
-    from safetensors.torch import save_file
-
     with storage.staged_folder(folder) as staged:
         host = {key: tensor.detach().to("cpu").contiguous() for key, tensor in tensors.items()}
-        save_file(host, staged / WEIGHTS, metadata={"format": "pt"})
+        write_tensors(staged / WEIGHTS, host)
         config.save_pretrained(str(staged))
         storage.write_json(staged / CARD, dict(card))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a safetensors file. Raises StorageError, which says what to do, for a disk that is full or fails."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:  # what the system said is in its text only
+        raise StorageError(storage.not_written(path, str(error))) from error
 
 
 def read(folder: Path, name: str = "") -> Adapter:
@@ -92,18 +103,56 @@ def read(folder: Path, name: str = "") -> Adapter:
     )
 
 
+def settings(adapter: Adapter) -> dict[str, Value]:
+    """What a run that goes on from the adapter must agree with, as TrainConfig names it. Needs no torch.
+
+    Raises ModelError if the folder's configuration is no usable one.
+    """
+    config = json.loads((adapter.folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = {"lora_alpha": 8, "lora_dropout": 0.0, "use_rslora": False, "use_dora": False, **config}  # PEFT's defaults
+    _check_values(adapter, config)
+    return {
+        "lora_rank": adapter.rank,
+        "lora_alpha": round(config["lora_alpha"]),  # a fraction where PiSSA and rsLoRA met
+        "use_rslora": str(config["use_rslora"]).lower(),
+        "use_dora": str(config["use_dora"]).lower(),
+    }
+
+
+def target_names(adapter: Adapter) -> set[str]:
+    """Last names of the layers that the adapter has tensors for. Raises ModelError if its weights cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(adapter.folder / WEIGHTS), framework="pt", device="cpu") as file:
+            keys = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise _damaged(adapter) from error
+    return {key.partition(".lora_")[0].rpartition(".")[2] for key in keys if ".lora_" in key}
+
+
+def lora_config(adapter: Adapter) -> LoraConfig:
+    """PEFT's configuration of the adapter, checked by `check_config`."""
+    from peft import LoraConfig
+
+    config = LoraConfig.from_pretrained(str(adapter.folder))
+    check_config(adapter, config)
+    return config
+
+
 # What an adapter's configuration may say for itself; anything else must be as LoraConfig has it by default.
 _OWN_FIELDS = {
-    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "fan_in_fan_out", "task_type",
-    "inference_mode", "base_model_name_or_path", "revision", "peft_type", "peft_version", "auto_mapping", "init_lora_weights",
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "use_dora", "fan_in_fan_out",
+    "task_type", "inference_mode", "base_model_name_or_path", "revision", "peft_type", "peft_version", "auto_mapping",
+    "init_lora_weights",
 }  # fmt: skip
 
 
 def check_config(adapter: Adapter, config: LoraConfig) -> None:
-    """Raise ModelError if the adapter asks for more than plain LoRA on linear layers.
+    """Raise ModelError if the adapter asks for more than LoRA, rsLoRA or DoRA on linear layers.
 
     Some of it would change the base for good (PiSSA and OLoRA initialisation, layer replication), some would ask for any
-    amount of memory (rank patterns), some is not answered for row by row (DoRA, saved modules).
+    amount of memory (rank patterns), some is not answered for row by row (saved modules).
     """
     plain = type(config)()
     odd = [key for key in vars(plain) if key not in _OWN_FIELDS and getattr(config, key) != getattr(plain, key)]
@@ -113,11 +162,12 @@ def check_config(adapter: Adapter, config: LoraConfig) -> None:
         named = ", ".join(odd)
         raise ModelError(
             Text(
-                zh=f"适配器 {adapter.name} 使用了这里还不支持的设置:{named}。只支持线性层上的普通 LoRA。",
-                en=f"Adapter {adapter.name} uses settings that are not supported here: {named}. Only plain LoRA on "
-                "linear layers is.",
+                zh=f"适配器 {adapter.name} 使用了这里还不支持的设置:{named}。只支持线性层上的 LoRA、rsLoRA 和 DoRA。",
+                en=f"Adapter {adapter.name} uses settings that are not supported here: {named}. Only LoRA, rsLoRA and "
+                "DoRA on linear layers are.",
             )
         )
+    _check_values(adapter, vars(config))
 
 
 def check_tensors(
@@ -135,12 +185,7 @@ def check_tensors(
     try:
         tensors: dict[str, torch.Tensor] = load_file(str(adapter.folder / WEIGHTS), device="cpu")
     except (SafetensorError, OSError) as error:
-        raise ModelError(
-            Text(
-                zh=f"{adapter.folder / WEIGHTS} 已损坏,无法读取。请重新导出或下载这个适配器。",
-                en=f"{adapter.folder / WEIGHTS} is damaged and cannot be read. Export or download the adapter again.",
-            )
-        ) from error
+        raise _damaged(adapter) from error
     missing = sorted(expected.keys() - tensors.keys())
     foreign = sorted(tensors.keys() - expected.keys())
     wrong = [k for k in expected.keys() & tensors.keys() if tuple(tensors[k].shape) != expected[k]]
@@ -165,6 +210,35 @@ def check_tensors(
                 )
             )
     return tensors
+
+
+def _check_values(adapter: Adapter, config: Mapping[str, object]) -> None:
+    """Refuse values that PEFT would take as they are: text for a number, any word for true."""
+    alpha, dropout = config["lora_alpha"], config["lora_dropout"]
+    good = {
+        "lora_alpha": type(alpha) in (int, float) and 0 < cast(float, alpha) < math.inf,
+        "lora_dropout": type(dropout) in (int, float) and 0 <= cast(float, dropout) < 1,
+        "use_rslora": type(config["use_rslora"]) is bool,
+        "use_dora": type(config["use_dora"]) is bool,
+    }
+    said = ", ".join(f"{name} = {config[name]!r}"[:80] for name, fine in good.items() if not fine)
+    if said:
+        raise ModelError(
+            Text(
+                zh=f"{adapter.folder / 'adapter_config.json'} 不是可用的 LoRA 配置:{said}。请重新导出或下载这个适配器。",
+                en=f"{adapter.folder / 'adapter_config.json'} is no usable LoRA configuration: {said}. Export or "
+                "download the adapter again.",
+            )
+        )
+
+
+def _damaged(adapter: Adapter) -> ModelError:
+    return ModelError(
+        Text(
+            zh=f"{adapter.folder / WEIGHTS} 已损坏,无法读取。请重新导出或下载这个适配器。",
+            en=f"{adapter.folder / WEIGHTS} is damaged and cannot be read. Export or download the adapter again.",
+        )
+    )
 
 
 def _card(folder: Path) -> dict[str, object]:

@@ -6,13 +6,21 @@ It owns no turn and no policy: the engine calls it inside a turn and states adap
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from core import lora_layers
+from core.backend import Backend
 from core.batch import PackedBatch
+from core.fused.sizes import Way
+from core.lora_layers import WeightNorms
+from core.neftune import with_noise
+from core.text import Text
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -20,10 +28,13 @@ if TYPE_CHECKING:
 
 Routing = dict[str, torch.Tensor | None]
 """Adapter -> int64 row indices (n,), or None for all rows; rows of no adapter are the base's."""
+_START = "_start"  # after an adapter's name: PiSSA's frozen part
 
 
-class PlainBackend:
+class PlainBackend(Backend):
     """One resident model. `model` is the transformers model, in which PEFT has put its layers once one is attached."""
+
+    fast = False
 
     def __init__(self, model: PreTrainedModel, device: torch.device, autocast: torch.dtype | None) -> None:
         self.model = model
@@ -33,58 +44,112 @@ class PlainBackend:
         self._routing: Routing | None = None
         self._stated: tuple[str, bool] | None = None  # (adapter, recompute) of the last training pass, None in eval
         self._recomputing = False
+        self._noise: dict[str, float] = {}
+        self.reason: Text | None = None  # why the passes are plain, where the engine has one to give
+        self._norms = WeightNorms()
+        self._layers: list[Any] | None = None  # PEFT's, found again after a change
         self._settle()
 
     # -- adapters --
 
-    def add_adapter(self, name: str, config: LoraConfig, seed: int) -> None:
-        """Put a new adapter (B = 0, hence no effect yet) into the model. Raises ValueError for unknown target layers.
+    def add_adapter(self, name: str, config: LoraConfig, seed: int, noise_alpha: float = 0.0) -> None:
+        """Put a new adapter, without effect yet, into the model. Raises ValueError for unknown target layers.
 
-        `seed` decides A; the global random state is left as it was, so that a run in progress does not notice.
+        `seed` decides its start; the global random state is left as it was, so that a run in progress does not notice.
+        `noise_alpha`: NEFTune's noise on the embeddings, in this adapter's training passes only.
         """
-        from peft import PeftModel
-
+        initial = str(config.init_lora_weights)
+        principal = initial.startswith("pissa")
+        if principal:
+            config = copy.copy(config)
+            config.init_lora_weights = True  # by PEFT's own hand it would rewrite the base
         cards = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cards):
             torch.manual_seed(seed)
-            if self._peft is None:
-                self._peft = PeftModel(self.model, config, adapter_name=name)
-            else:
-                try:
-                    self._peft.add_adapter(name, config)
-                except BaseException:
-                    self._peft.peft_config.pop(name, None)
-                    raise
+            self._inject(name, config)
+            try:
+                if principal:
+                    frozen = copy.copy(config)
+                    frozen.lora_dropout = 0.0
+                    self._inject(name + _START, frozen)
+                self._begin(name, initial)
+            except BaseException:
+                self.delete_adapter(name)
+                raise
+        if noise_alpha:
+            self._noise[name] = noise_alpha
         self._settle()
         self._route_layers()
+
+    def _inject(self, name: str, config: LoraConfig) -> None:
+        from peft import PeftModel
+
+        self._layers = None
+        if self._peft is None:
+            self._peft = PeftModel(self.model, config, adapter_name=name)
+            return
+        try:
+            self._peft.add_adapter(name, config)
+        except BaseException:
+            self._peft.peft_config.pop(name, None)
+            raise
+
+    def _begin(self, name: str, initial: str) -> None:
+        """Where DoRA's magnitudes and PiSSA's two parts begin."""
+        for layer in self._lora_layers(name):
+            if name in layer.lora_magnitude_vector:
+                lora_layers.set_magnitude(layer, name)
+            if initial.startswith("pissa"):
+                count = initial.removeprefix("pissa").removeprefix("_niter_")
+                lora_layers.set_principal(layer, name, name + _START, int(count) if count else None)
 
     def delete_adapter(self, name: str) -> None:
         """Take an adapter out; the last one takes PEFT's layers with it, so the model is exactly the base again."""
         if self._peft is None or name not in self._peft.peft_config:
             return
-        if list(self._peft.peft_config) == [name]:
+        parts = self._parts(name)
+        if set(self._peft.peft_config) == set(parts):
             self._peft.unload()
             if hasattr(self.model, "peft_config"):
                 del self.model.peft_config
             self._peft = None
         else:
-            self._peft.delete_adapter(name)
+            for part in parts:
+                self._peft.delete_adapter(part)
+        self._noise.pop(name, None)
         self._settle()
 
     def adapter_state(self, name: str) -> tuple[dict[str, torch.Tensor], LoraConfig]:
-        """An adapter's tensors under PEFT's own keys, and its configuration."""
+        """An adapter as it is written to disk: tensors under PEFT's own keys, and its configuration.
+
+        One that began as PiSSA is an ordinary LoRA of twice the rank there: A over A0, B beside -B0.
+        """
         from peft import get_peft_model_state_dict
 
         peft = self._require_peft()
-        tensors = get_peft_model_state_dict(peft, adapter_name=name)
-        return dict(tensors), peft.peft_config[name]
+        tensors = dict(get_peft_model_state_dict(peft, adapter_name=name))
+        config = peft.peft_config[name]
+        if name + _START not in peft.peft_config:
+            return tensors, config
+        frozen = get_peft_model_state_dict(peft, adapter_name=name + _START)
+        whole = {key: torch.cat([tensor, frozen[key]], dim=_rank_side(key)) for key, tensor in tensors.items()}
+        config = copy.copy(config)
+        factor = math.sqrt(2) if config.use_rslora else 2  # keeps alpha / rank, or alpha / sqrt(rank)
+        config.r, config.lora_alpha = 2 * config.r, config.lora_alpha * factor
+        return whole, config
 
     def load_adapter_state(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Fill an adapter with tensors that were checked against `adapter_state` before."""
         from peft import set_peft_model_state_dict
 
-        outcome = set_peft_model_state_dict(self._require_peft(), dict(tensors), adapter_name=name)
-        assert not outcome.unexpected_keys, outcome.unexpected_keys
+        parts = self._parts(name)
+        for index, part in enumerate(parts):
+            share = {
+                key: tensor if len(parts) == 1 else tensor.chunk(2, dim=_rank_side(key))[index].contiguous()
+                for key, tensor in tensors.items()
+            }
+            outcome = set_peft_model_state_dict(self._require_peft(), share, adapter_name=part)
+            assert not outcome.unexpected_keys, outcome.unexpected_keys
 
     def linear_names(self) -> set[str]:
         """Last names of the model's linear layers (`q_proj`, `gate_proj`, ...), whether adapters sit on them or not."""
@@ -95,37 +160,69 @@ class PlainBackend:
                 found.add(parts[-2] if parts[-1] == "base_layer" else parts[-1])
         return found
 
+    def all_linear_names(self) -> set[str]:
+        """Last names of the layers that `all-linear` covers: all but the output layer, as PEFT has it."""
+        head = self.model.get_output_embeddings()
+        head = getattr(head, "base_layer", head)
+        paths = [path for path, module in self.model.named_modules() if module is head]
+        return self.linear_names() - {path.removesuffix(".base_layer").rpartition(".")[2] for path in paths}
+
     def adapter_parameters(self, name: str) -> list[torch.nn.Parameter]:
-        """An adapter's trainable tensors, in the model's order."""
+        """An adapter's trainable tensors (A, B, DoRA's magnitudes; of PiSSA the half that learns), in the model's order."""
         mark = f".{name}."
         return [p for key, p in self.model.named_parameters() if mark in key and "lora_" in key]
 
+    def is_plain_lora(self, name: str) -> bool:
+        """Whether a training pass of this adapter is W x + scaling * B A x and nothing else.
+
+        That is: no DoRA, no dropout, no noise on the embeddings, no frozen part.
+        """
+        layers = self._lora_layers(name)
+        drops = any(isinstance(layer.lora_dropout[name], torch.nn.Dropout) for layer in layers)
+        dora = any(name in layer.lora_magnitude_vector for layer in layers)
+        return not (drops or dora or name in self._noise or len(self._parts(name)) > 1)
+
     # -- training --
 
+    def plain_reason(self, adapter: str) -> Text | None:
+        """Why this adapter's training passes are not fused; None if they are."""
+        return self.reason
+
+    def settle(self, way: Way) -> None:
+        """Put the base where `way` wants it: it stays where it is, here."""
+
+    def finish(self, adapter: str) -> None:
+        """Give back what training needed besides the adapter itself: nothing, here."""
+
     def loss_and_grads(
-        self, batch: PackedBatch, adapter: str, answer_tokens: int, recompute: bool, scale: float = 1.0
+        self, batch: PackedBatch, adapter: str, answer_tokens: int, way: Way, scale: float = 1.0
     ) -> torch.Tensor:
         """Add the gradient of (sum of token losses) / answer_tokens to `adapter`'s parameters; the loss part, float32 ().
 
         `answer_tokens` is the whole optimizer step's count, so that parts add up to the step. `scale` multiplies the
         gradient only (float16 needs it).
         """
-        self._train_mode(adapter, recompute)
-        loss = self._loss(batch) / answer_tokens
+        self._train_mode(adapter, bool(way))
+        loss = self._loss(batch, self._noise.get(adapter, 0.0)) / answer_tokens
         (loss * scale).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     @torch.no_grad()
     def loss(self, batch: PackedBatch, adapter: str | None) -> torch.Tensor:
-        """Sum of token losses over the batch, float32 (), without dropout and gradient."""
+        """Sum of token losses over the batch, float32 (), without dropout, noise and gradient."""
+        self._norms.clear()
         with self._answer_mode([adapter]):
             return self._loss(batch)
 
-    def _loss(self, batch: PackedBatch) -> torch.Tensor:
+    def _loss(self, batch: PackedBatch, noise_alpha: float = 0.0) -> torch.Tensor:
         with self._precision():
+            rows: dict[str, torch.Tensor] = {"input_ids": batch.input_ids}
+            if noise_alpha:
+                embeddings = self.model.get_input_embeddings()(batch.input_ids)
+                rows = {"inputs_embeds": with_noise(embeddings, batch.position_ids, noise_alpha)}
             # The head runs only on positions in the loss: over a 152k vocabulary it is most of the memory otherwise.
             logits = self.model(
-                input_ids=batch.input_ids,
+                **rows,
                 position_ids=batch.position_ids,
                 use_cache=False,
                 logits_to_keep=batch.predict,
@@ -142,6 +239,7 @@ class PlainBackend:
         """Read several prompts, left-padded to the longest. Logits float32 (B, V) of each next token, and the cache."""
         from transformers import DynamicCache
 
+        self._norms.clear()
         longest = max(len(row) for row in ids)
         tokens = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in ids], device=self.device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=self.device)
@@ -173,9 +271,10 @@ class PlainBackend:
 
     def _train_mode(self, adapter: str, recompute: bool) -> None:
         """State what a training pass needs, if it is not as stated last: mode, active adapter, what takes gradients."""
+        self._norms.clear()
         if self._stated == (adapter, recompute):
             return
-        self._require_peft().set_adapter(adapter)
+        self._require_peft().base_model.set_adapter(self._parts(adapter))
         for key, parameter in self.model.named_parameters():
             parameter.requires_grad_("lora_" in key and f".{adapter}." in key)
         self.model.train()
@@ -215,11 +314,9 @@ class PlainBackend:
         PEFT's adapter_names do the same by hooks a call, which leak on any exception inside it (28 left behind, every
         later call failed), and by index lists that stall the card in each layer (12 instead of 30 tokens a second).
         """
-        from peft.tuners.lora import LoraLayer
-
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer) and "forward" not in vars(module):
-                cast(Any, module).forward = functools.partial(self._forward_layer, module)
+        for layer in self._lora_layers():
+            if "forward" not in vars(layer):
+                layer.forward = functools.partial(self._forward_layer, layer)
 
     def _forward_layer(self, layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self._routing is None:
@@ -228,12 +325,25 @@ class PlainBackend:
         for name, rows in self._routing.items():
             if name not in layer.lora_A:
                 continue
-            part = (x if rows is None else x[rows]).to(layer.lora_A[name].weight.dtype)
-            change = layer.lora_B[name](layer.lora_A[name](part)) * layer.scaling[name]
-            change = change.to(result.dtype)
+            part = x if rows is None else x[rows]
+            changes = [lora_layers.change(layer, one, part, result, rows, self._norms) for one in self._parts(name)]
+            change = sum(changes[1:], changes[0]).to(result.dtype)
             # Rows of the base are not touched at all, hence are the base's to the bit.
             result = result + change if rows is None else result.index_add(0, rows, change)
         return result
+
+    def _parts(self, name: str) -> list[str]:
+        """The adapters of PEFT's that make up `name`: itself, and PiSSA's frozen part if there is one."""
+        frozen = name + _START
+        return [name, frozen] if frozen in self._require_peft().peft_config else [name]
+
+    def _lora_layers(self, name: str | None = None) -> list[Any]:
+        """PEFT's LoRA layers, all of them or those that adapter `name` sits on."""
+        from peft.tuners.lora import LoraLayer
+
+        if self._layers is None:
+            self._layers = [cast(Any, module) for module in self.model.modules() if isinstance(module, LoraLayer)]
+        return [layer for layer in self._layers if name is None or name in layer.lora_A]
 
     def _precision(self) -> torch.autocast:
         enabled = self._autocast is not None
@@ -244,10 +354,17 @@ class PlainBackend:
         self.model.eval()
         self.model.requires_grad_(False)
         self._stated = None
+        self._layers = None
+        self._norms.clear()
 
     def _require_peft(self) -> PeftModel:
         assert self._peft is not None, "no adapter is attached"
         return self._peft
+
+
+def _rank_side(key: str) -> int:
+    """The side of a LoRA tensor that counts the rank: rows of A (rank, in), columns of B (out, rank)."""
+    return 0 if ".lora_A." in key else 1
 
 
 def _set_recompute(model: PreTrainedModel, on: bool) -> None:

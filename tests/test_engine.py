@@ -17,6 +17,7 @@ from core.config import TrainConfig, build
 from core.dataset import Message
 from core.engine import Engine
 from core.errors import BusyError, ModelError
+from core.fused.sizes import Way
 from core.generate import Column, Sampling, stream
 
 PROMPT = (Message("system", "s"), Message("user", "who are you?"))
@@ -85,6 +86,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "another such init": (lambda f: with_config(f, init_lora_weights="olora"), "init_lora_weights"),
     "replicated layers": (lambda f: with_config(f, layer_replication=[[0, 2], [1, 2]]), "layer_replication"),
     "a rank pattern": (lambda f: with_config(f, rank_pattern={"q_proj": 100_000_000}), "rank_pattern"),
+    "a scale of text": (lambda f: with_config(f, lora_alpha="32"), "lora_alpha = '32'"),
+    "no scale": (lambda f: with_config(f, lora_alpha=0), "lora_alpha = 0"),
+    "an endless scale": (lambda f: with_config(f, lora_alpha=float("inf")), "lora_alpha = inf"),
+    "a word for true": (lambda f: with_config(f, use_rslora="no"), "use_rslora = 'no'"),
+    "a dropout of all": (lambda f: with_config(f, lora_dropout=1), "lora_dropout = 1"),
+    "DoRA without its magnitudes": (lambda f: with_config(f, use_dora=True), "14 tensors missing"),
     "a pickle": (to_pickle, "pickled"),
     "no weights": (lambda f: (f / adapters.WEIGHTS).unlink(), "lacks"),
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "no adapter folder"),
@@ -184,6 +191,6 @@ def test_a_quantised_base_trains_after_it_answered(tiny_model: Path, tiny_config
     assert engine.resident is not None
     backend = engine.resident.backend
     example = engine.resident.encoder.example((*PROMPT, Message("assistant", "me")))
-    loss = backend.loss_and_grads(pack([example], "cpu"), engine.handle("a"), example.answer_tokens, recompute=False)
+    loss = backend.loss_and_grads(pack([example], "cpu"), engine.handle("a"), example.answer_tokens, Way())
     gradients = [p.grad for p in backend.adapter_parameters(engine.handle("a")) if p.grad is not None]
     assert loss.isfinite() and any(g.abs().sum() > 0 for g in gradients)
