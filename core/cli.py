@@ -13,17 +13,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from core import adapters, config, formats, mix, models, presets
+from core import adapters, config, evaluation_set, formats, mix, models, presets
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Message, Row
 from core.device import find_device
-from core.errors import DatasetError, ModelError, UserError
+from core.downloads import bring, downloads_of
+from core.errors import ConfigError, DatasetError, ModelError, UserError
 from core.text import Language, Text
 
 if TYPE_CHECKING:
+    from core.engine import Engine
     from core.job import Job
     from core.run import Event, Run
 
@@ -40,10 +43,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare `train` and `chat`."""
     train = commands.add_parser("train", help="train an adapter", description="Train a LoRA adapter on one device.")
     train.add_argument(
-        "--dataset", nargs="+", required=True, metavar="FILE", help="data files, or built-in names; NAME#N draws N rows"
+        "--dataset", nargs="+", metavar="FILE", help="data files, or built-in names; NAME#N draws N rows"
     )
+    train.add_argument("--output_dir", type=Path, help="folder for the run; the adapter is in its adapter/")
     train.add_argument(
-        "--output_dir", type=Path, required=True, help="folder for the run; the adapter is in its adapter/"
+        "--resume", metavar="RUN", help="go on with a run that did not finish: its folder, or its id under --home"
     )
     train.add_argument("--preset", help="identity, qlora, mixed, quick, pocket, or a TOML file")
     train.add_argument("--json", action="store_true", help="one JSON event a line on stdout")
@@ -89,36 +93,80 @@ def guarded(work: Callable[[], int]) -> int:
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """`train`: the run's folder is output_dir itself."""
+    """`train`: the run's folder is output_dir itself, or that of the run to go on with."""
+    from core import train as training
+    from core.engine import Engine
+    from core.job import Job
+
+    engine = Engine()
+    run = _new_run(arguments, engine) if arguments.resume is None else _run_to_resume(arguments, engine)
+    printed = len(run.events)
+    job = Job(lambda run, stop: training.train(engine, run, stop), clean_up=lambda: None)
+    job.start(lambda: run)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: job.stop())
+    try:
+        _follow(job, run, printed, arguments.json)
+    finally:  # whoever read our output is gone: save and end
+        job.close()
+    return {"finished": 0, "stopped": 0}.get(run.status, 1)
+
+
+def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
+    """The run that the arguments describe, checked, its rows and settings frozen in output_dir."""
+    from core import train as training
+    from core.preview import Previews
+    from core.run import Run
+
+    for name in ("dataset", "output_dir"):
+        if getattr(arguments, name) is None:
+            raise ConfigError(Text(zh=f"缺少 --{name}。", en=f"--{name} is missing."), name)
     settings = _settings(vars(arguments))
+    if settings.adapters:
+        settings = replace(settings, adapters=str(Path(settings.adapters).expanduser().resolve()))
+    _bring(arguments.home, settings.model)
     table = Dataset(
         arguments.output_dir.name,
         tuple(_read_all(arguments.dataset, settings.seed)),
         Identity.parse(settings.model_name, settings.model_author),
     )
-
-    from core import train as training
-    from core.engine import Engine
-    from core.job import Job
-    from core.preview import Previews
-    from core.run import Run
-
-    engine = Engine()
     training.check(settings, engine.device)
     mixed = mix.draw(settings.mix, settings.seed, _saved)
-    Previews().check(table, mixed, settings, engine)
-    rows = [*table.resolved(), *mixed]
-    job = Job(lambda run, stop: training.train(engine, run, stop), clean_up=lambda: None)
-    run = job.start(
-        lambda: Run.create(arguments.output_dir.resolve(), settings, rows, table.name, " ".join(arguments.dataset))
-    )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: job.stop())
-    try:
-        _follow(job, run, arguments.json)
-    finally:  # whoever read our output is gone: save and end
-        job.close()
-    return {"finished": 0, "stopped": 0}.get(run.status, 1)
+    previews = Previews()
+    previews.check(table, mixed, settings, engine)
+    evaluation = evaluation_set.draw(settings, _saved, lambda rows: previews.check(rows, [], settings, engine))
+    folder, rows = arguments.output_dir.resolve(), [*table.resolved(), *mixed]
+    return Run.create(folder, settings, rows, table.name, " ".join(arguments.dataset), evaluation)
+
+
+def _bring(home: Path, model: str) -> None:
+    """Download the model if a hub has to be asked for it, saying what and how much."""
+    bring(downloads_of(home.expanduser()), model, lambda text: print(text.of(language()), file=sys.stderr, flush=True))
+
+
+def _run_to_resume(arguments: argparse.Namespace, engine: Engine) -> Run:
+    """The run that --resume names. Its settings and rows are frozen: giving others is refused."""
+    from core import train as training
+    from core.run import Run
+
+    names = ("dataset", "output_dir", "preset", *config.names())
+    given = " ".join(f"--{name}" for name in names if getattr(arguments, name) is not None)
+    if given:
+        raise ConfigError(
+            Text(
+                zh=f"--resume 使用该次训练自己的设置和数据,不能同时给出 {given}。",
+                en=f"--resume uses the run's own settings and rows; leave out {given}.",
+            ),
+            "resume",
+        )
+    folder = Path(arguments.resume).expanduser()
+    if not folder.is_dir():
+        folder = arguments.home.expanduser() / "runs" / arguments.resume
+    run = Run.open(folder.resolve())
+    run.check_resumable()
+    training.check_again(run, engine.device)
+    models.inspect(run.config.model)
+    return run
 
 
 def run_chat(arguments: argparse.Namespace) -> int:
@@ -140,6 +188,7 @@ def run_chat(arguments: argparse.Namespace) -> int:
         else (found[0].system if found and found[0].system else TrainConfig().system)
     )
     messages = (*((Message("system", system),) if system else ()), Message("user", arguments.prompt))
+    _bring(arguments.home, arguments.model)
     engine = Engine()
     engine.load(arguments.model, arguments.quant_method, arguments.torch_dtype)
     for adapter in found:
@@ -216,13 +265,13 @@ def _number(name: str, typed: str) -> float:
         ) from None
 
 
-def _follow(job: Job, run: Run, as_json: bool) -> None:
-    """Print the run's events as they come, until its last."""
-    seen, pause = 0, threading.Event()
+def _follow(job: Job, run: Run, seen: int, as_json: bool) -> None:
+    """Print the run's events after the first `seen` as they come, until its last."""
+    pause = threading.Event()
     while True:
         live = run.live
         for event in run.events[seen:]:
-            print(json.dumps(event, ensure_ascii=False) if as_json else _line(event, run), flush=True)
+            print(json.dumps(event, ensure_ascii=False) if as_json else _line(event, run).of(language()), flush=True)
             seen += 1
         if not live and seen == len(run.events):
             break
@@ -230,22 +279,54 @@ def _follow(job: Job, run: Run, as_json: bool) -> None:
     job.join()
 
 
-def _line(event: Event, run: Run) -> str:
+def _line(event: Event, run: Run) -> Text:
     """An event as a line for people."""
-    kind = event["type"]
+    kind, step = event["type"], event.get("step")
     if kind == "step":
-        return (
-            f"step {event['step']}/{run.steps}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
-            f"{event['tokens_per_second']:.0f} tok/s"
-        )
+        numbers = f"loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  {event['tokens_per_second']:.0f} tok/s"
+        return Text(zh=f"第 {step}/{run.steps} 步  {numbers}", en=f"step {step}/{run.steps}  {numbers}")
     if kind == "probed":
-        return f"probed at step {event['step']}: identity {event['hits']}/{event['total']}"
+        hits = f"{event['hits']}/{event['total']}"
+        return Text(zh=f"第 {step} 步提问:身份命中 {hits}", en=f"probed at step {step}: identity {hits}")
     if kind == "failed":
-        return str(event[f"message_{language()}"])
+        return Text(zh=str(event["message_zh"]), en=str(event["message_en"]))
+    if kind == "loading":
+        return Text(zh="正在载入模型", en="loading the model")
     if kind == "started":
-        return f"started: {event['rows']} rows, {event['steps']} steps on {event['device']}"
+        rows, steps, device = event["rows"], event["steps"], event["device"]
+        return Text(
+            zh=f"开始:{rows} 行,{steps} 步,在 {device} 上", en=f"started: {rows} rows, {steps} steps on {device}"
+        )
     if kind == "evaluated":
-        return f"evaluation loss at step {event['step']}: {event['loss']:.4f}"
+        loss = f"{event['loss']:.4f}"
+        return Text(zh=f"第 {step} 步的验证损失:{loss}", en=f"evaluation loss at step {step}: {loss}")
+    if kind == "resumed":
+        return _resumed(event)
+    if kind == "smaller_split":
+        most = event["max_tokens"]
+        zh, en = (",各层重算", ", layers recomputed") if event["recompute"] else ("", "")
+        return Text(
+            zh=f"显存不够:从这里起每次最多 {most} 个 token{zh}",
+            en=f"out of memory: passes of at most {most} tokens from here on{en}",
+        )
     if kind == "saved":
-        return f"saved {run.folder / str(event['path'])}"
-    return f"{kind}"
+        path = run.folder / str(event["path"])
+        return Text(zh=f"已保存 {path}", en=f"saved {path}")
+    if kind == "finished" and "reason_en" in event:
+        return Text(zh=f"训练完成。{event['reason_zh']}", en=f"finished. {event['reason_en']}")
+    return {"finished": Text("训练完成", "finished"), "stopped": Text("已停止", "stopped")}.get(
+        str(kind), Text(str(kind), str(kind))
+    )
+
+
+def _resumed(event: Event) -> Text:
+    """Where a run goes on from, and which newer checkpoints could not be read."""
+    step, damaged = event["step"], cast(list[str], event["damaged"])
+    said = Text(zh=f"从第 {step} 步之后继续", en=f"resumed after step {step}")
+    if not damaged:
+        return said
+    names = ", ".join(damaged)
+    return Text(
+        zh=f"{said.zh};更新的检查点 {names} 已损坏,没有使用,已改名为 damaged-…",
+        en=f"{said.en}; newer checkpoints are damaged and were passed over, renamed damaged-...: {names}",
+    )

@@ -20,7 +20,9 @@ def _fact(zh: str, en: str, help_zh: str, help_en: str, **rest: object) -> Mappi
     return {"fact": Fact(Text(zh, en), Text(help_zh, help_en), **rest)}  # type: ignore[arg-type]
 
 
+_GB = Text("GB", "GB")
 _STEPS, _TOKENS, _ROWS = Text("步", "steps"), Text("词元", "tokens"), Text("行", "rows")
+_SECONDS = Text("秒", "seconds")
 
 
 @dataclass(frozen=True)
@@ -29,41 +31,46 @@ class TrainConfig:
 
     # fmt: off
     model: str = field(default="pocket", metadata=_fact(
-        "基座模型", "Base model", "本地文件夹、Hugging Face / ModelScope 编号,或 pocket(内置小模型)。",
+        "基座模型", "Base model", "本地文件夹、Hugging Face / ModelScope 编号，或 pocket（内置小模型）。",
         "A local folder, a Hugging Face id, or “pocket” (the embedded model).", group="hidden"))
     num_train_epochs: float = field(default=10.0, metadata=_fact(
         "轮数", "Epochs", "整张表训练多少遍。", "How many times the whole table is trained on.", min=0, max=1000,
         exclusive_min=True))
     learning_rate: float = field(default=1e-4, metadata=_fact(
-        "学习率", "Learning rate", "每步改动的幅度;损失不降可减半,改口太慢可加倍。",
+        "学习率", "Learning rate", "每步改动的幅度；损失不降可减半，改口太慢可加倍。",
         "Size of each change. Halve it if the loss jumps, double it if nothing changes.", min=0, max=1,
         exclusive_min=True))
     per_device_train_batch_size: int = field(default=1, metadata=_fact(
-        "每批行数", "Rows per batch", "与梯度累积相乘,就是一个优化步里的行数。",
+        "每批行数", "Rows per batch", "与梯度累积相乘，就是一个优化步里的行数。",
         "Times gradient accumulation gives the rows in one optimizer step.", group="optimizer", unit=_ROWS, min=1,
         max=1024))
     gradient_accumulation_steps: int = field(default=16, metadata=_fact(
         "梯度累积", "Gradient accumulation",
-        "累积这么多批再更新一次。OneCard 会把一个优化步打包成一次计算,结果不变。",
+        "累积这么多批再更新一次。OneCard 会把一个优化步打包成一次计算，结果不变。",
         "Batches summed before one update. OneCard packs them into one pass; the result is the same.",
         group="optimizer", min=1, max=4096))
     max_steps: int = field(default=0, metadata=_fact(
-        "最多步数", "Maximum steps", "0 表示按轮数;大于 0 时以它为准。",
+        "最多步数", "Maximum steps", "0 表示按轮数；大于 0 时以它为准。",
         "0 means by epochs; above 0 it overrules them.", group="optimizer", unit=_STEPS, min=0, max=1_000_000))
     min_steps: int = field(default=0, metadata=_fact(
-        "最少步数", "Minimum steps", "表很小、按轮数算不足这么多步时,自动多走几轮补足。",
+        "最少步数", "Minimum steps", "表很小、按轮数算不足这么多步时，自动多走几轮补足。",
         "A small table is gone through more often, until there are this many steps.", group="optimizer", unit=_STEPS,
         min=0, max=1_000_000))
     warmup_ratio: float = field(default=0.05, metadata=_fact(
-        "预热比例", "Warm-up ratio", "前这么大比例的步数里,学习率从 0 升到设定值。",
+        "预热比例", "Warm-up ratio", "前这么大比例的步数里，学习率从 0 升到设定值。",
         "Share of the steps over which the learning rate rises from zero.", group="optimizer", min=0, max=0.95))
     lr_scheduler_type: str = field(default="cosine", metadata=_fact(
         "学习率曲线", "Learning rate schedule", "预热之后学习率怎样变化。",
         "What the learning rate does after warm-up.", group="optimizer", choices=("cosine", "linear", "constant")))
     optim: str = field(default="adamw_torch", metadata=_fact(
-        "优化器", "Optimizer", "paged_adamw_8bit 省显存,需要 CUDA 和 bitsandbytes。",
-        "paged_adamw_8bit saves memory and needs CUDA and bitsandbytes.", group="optimizer",
-        choices=("adamw_torch", "paged_adamw_8bit")))
+        "优化器", "Optimizer",
+        "8 位分页的 AdamW 省显存，需要显卡和 bitsandbytes；Lion 的学习率取 AdamW 的三分之一到十分之一。",
+        "Paged 8-bit AdamW saves memory and needs a card and bitsandbytes; Lion wants a third to a tenth of AdamW's "
+        "learning rate.", group="optimizer", choices=("adamw_torch", "paged_adamw_8bit", "lion_32bit")))
+    lorap_lr_ratio: float = field(default=0.0, metadata=_fact(
+        "LoRA+ 倍率", "LoRA+ ratio", "B 矩阵的学习率是 A 的多少倍（LoRA+），常用 16；0 表示相同。",
+        "How many times A's learning rate B has (LoRA+), often 16; 0 means the same.", group="optimizer", min=0,
+        max=1000))
     weight_decay: float = field(default=0.1, metadata=_fact(
         "权重衰减", "Weight decay", "每步把适配器权重拉向 0 的力度。",
         "How strongly each step pulls adapter weights to zero.", group="optimizer", min=0, max=10))
@@ -71,7 +78,7 @@ class TrainConfig:
         "Adam β2", "Adam beta2", "梯度平方的记忆长度。", "Memory of the squared gradient.", group="optimizer", min=0,
         max=0.99999))
     max_grad_norm: float = field(default=1.0, metadata=_fact(
-        "梯度裁剪", "Gradient clipping", "梯度总长度超过它就按比例缩小;0 表示不裁剪。",
+        "梯度裁剪", "Gradient clipping", "梯度总长度超过它就按比例缩小；0 表示不裁剪。",
         "Gradients longer than this are scaled down; 0 turns it off.", group="optimizer", min=0, max=1e6))
     lora_rank: int = field(default=8, metadata=_fact(
         "LoRA 秩", "LoRA rank", "适配器的内部宽度。", "Inner width of the adapter.", group="lora", min=1, max=512))
@@ -82,22 +89,46 @@ class TrainConfig:
         "LoRA dropout", "LoRA dropout", "训练时随机丢弃的比例。",
         "Share of inputs dropped at random while training.", group="lora", min=0, max=0.9))
     target_modules: str = field(default="all-linear", metadata=_fact(
-        "目标层", "Target modules", "all-linear、attention、mlp,或用空格分开的层名。",
+        "目标层", "Target modules", "all-linear、attention、mlp，或用空格分开的层名。",
         "all-linear, attention, mlp, or layer names separated by spaces.", group="lora"))
+    use_rslora: str = field(default="false", metadata=_fact(
+        "rsLoRA", "rsLoRA", "放大倍数改为 alpha / √秩，秩很大时也学得动。",
+        "The adapter is scaled by alpha / √rank, so that large ranks still learn.", group="lora",
+        choices=("false", "true")))
+    use_dora: str = field(default="false", metadata=_fact(
+        "DoRA", "DoRA", "方向和大小分开学：秩小时效果更好，但明显更慢、更占显存。",
+        "Direction and magnitude are learned apart: better at small ranks, clearly slower, and takes more memory.",
+        group="lora", choices=("false", "true")))
+    init_weights: str = field(default="true", metadata=_fact(
+        "初始值", "Initial weights",
+        "PiSSA 从基座权重的主成分开始，收敛更快，适配器文件加倍；近似的（pissa_niter_16）适合大模型。",
+        "PiSSA begins at the base's principal components, learns faster, and doubles the adapter's file; the approximate "
+        "one (pissa_niter_16) suits large models.", group="lora",
+        choices=("true", "gaussian", "pissa", "pissa_niter_16")))
+    neftune_noise_alpha: float = field(default=0.0, metadata=_fact(
+        "NEFTune 噪声", "NEFTune noise", "训练时给词向量加一点均匀噪声，常用 5；0 表示不加。",
+        "Uniform noise on the embeddings while training, often 5; 0 turns it off.", group="lora", min=0, max=1000))
+    adapters: str = field(default="", metadata=_fact(
+        "接着训练", "Go on from", "选以前的一次训练，或填 PEFT 文件夹的路径；留空则从头开始。",
+        "An earlier run, or the path of a PEFT folder. Empty starts afresh.", group="lora"))
     system: str = field(default="You are a helpful assistant.", metadata=_fact(
-        "系统提示词", "System prompt", "没有自带系统提示词的行都用它;它会随适配器保存,对比和对话时也用它。",
+        "系统提示词", "System prompt", "没有自带系统提示词的行都用它；它会随适配器保存，对比和对话时也用它。",
         "Used for rows that bring none; kept with the adapter and used again in Compare and Chat.", group="data"))
     max_length: int = field(default=2048, metadata=_fact(
-        "最大长度", "Maximum length", "一行最多多少词元;超过的行会在开始前指出,不会被悄悄截断。",
+        "最大长度", "Maximum length", "一行最多多少词元；超过的行会在开始前指出，不会被悄悄截断。",
         "Most tokens in a row. Longer rows are named before the start, never cut in silence.", group="data",
         unit=_TOKENS, min=16, max=131_072))
     mix: str = field(default="", metadata=_fact(
-        "混入数据", "Mix in", "名称#行数,空格分开,例如 general#100(内置通用数据,随机抽取)。",
+        "混入数据", "Mix in", "名称#行数，空格分开，例如 general#100（内置通用数据，随机抽取）。",
         "name#count, separated by spaces, for example general#100 (the built-in general rows, drawn at random).",
         group="data"))
     split_dataset_ratio: float = field(default=0.0, metadata=_fact(
-        "验证集比例", "Evaluation split", "留出这个比例的行不训练,只用来算验证损失。",
+        "验证集比例", "Evaluation split", "留出这个比例的行不训练，只用来算验证损失。",
         "Share of rows kept out of training to measure the evaluation loss.", group="data", min=0, max=0.9))
+    val_dataset: str = field(default="", metadata=_fact(
+        "验证集", "Evaluation set", "用另一个已保存的数据集算验证损失；不能与“验证集比例”同时使用。",
+        "Another saved dataset to measure the evaluation loss on; not together with an evaluation split.",
+        group="data"))
     dataloader_num_workers: int = field(default=4, metadata=_fact(
         "数据线程", "Data workers", "开始前用多少线程切分词元。", "Threads that tokenise the rows before the start.",
         group="data", min=1, max=64))
@@ -105,46 +136,73 @@ class TrainConfig:
         "随机种子", "Seed", "决定行的顺序、适配器初值和抽样。", "Decides row order, adapter start and draws.",
         group="data", min=0, max=2**31 - 1))
     probe_steps: int = field(default=10, metadata=_fact(
-        "提问间隔", "Probe every", "每隔多少步问一次固定的身份问题;0 表示只在前后各问一次。",
+        "提问间隔", "Probe every", "每隔多少步问一次固定的身份问题；0 表示只在前后各问一次。",
         "Steps between asking the fixed identity questions; 0 asks only before and after.", group="probes",
         unit=_STEPS, min=0, max=1_000_000))
     eval_steps: int = field(default=50, metadata=_fact(
-        "验证间隔", "Evaluate every", "每隔多少步算一次验证损失(有验证集时)。",
-        "Steps between evaluation losses, when there is an evaluation split.", group="probes", unit=_STEPS, min=1,
-        max=1_000_000))
+        "验证间隔", "Evaluate every", "每隔多少步算一次验证损失（有验证集时）。",
+        "Steps between evaluation losses, when there is an evaluation split or set.", group="probes", unit=_STEPS,
+        min=1, max=1_000_000))
+    early_stop_interval: int = field(default=0, metadata=_fact(
+        "提前结束", "Early stop", "验证损失连续多少次没有变好就结束训练；0 表示不提前结束。",
+        "The run ends after this many evaluations without a better loss; 0 turns it off.", group="probes", min=0,
+        max=100_000))
     save_steps: int = field(default=50, metadata=_fact(
-        "保存间隔", "Save every", "每隔多少步保存一个检查点;最后一步总会保存。",
+        "保存间隔", "Save every", "每隔多少步保存一个检查点；最后一步总会保存。",
         "Steps between checkpoints; the last step is always saved.", group="probes", unit=_STEPS, min=1,
         max=1_000_000))
+    save_seconds: int = field(default=0, metadata=_fact(
+        "按时间保存", "Save every (time)", "距上次保存超过这么多秒时也保存一个检查点；0 表示只按步数。",
+        "A checkpoint is also saved when this long has passed since the last; 0 means by steps only.", group="probes",
+        unit=_SECONDS, min=0, max=1_000_000))
     save_total_limit: int = field(default=2, metadata=_fact(
-        "保留检查点", "Checkpoints kept", "只留最新的几个。", "Only the newest ones stay.", group="probes", min=1,
-        max=1000))
+        "保留检查点", "Checkpoints kept", "只留最新的几个，以及验证损失最低的那一个。",
+        "The newest ones stay, and the one with the lowest evaluation loss.", group="probes", min=1, max=1000))
     logging_steps: int = field(default=1, metadata=_fact(
-        "记录间隔", "Log every", "每隔多少步记一个点;第一步和最后一步总会记。",
+        "记录间隔", "Log every", "每隔多少步记一个点；第一步和最后一步总会记。",
         "Steps between points of the curve; the first and last are always there.", group="probes", unit=_STEPS,
         min=1, max=10_000))
+    report_to: str = field(default="none", metadata=_fact(
+        "另行记录", "Report to", "TensorBoard：在训练文件夹的 tensorboard/ 里同时写事件文件（需要 pip install tensorboard）。",
+        "TensorBoard: event files are also written to tensorboard/ in the run's folder (needs pip install tensorboard).",
+        group="probes", choices=("none", "tensorboard")))
     quant_method: str = field(default="none", metadata=_fact(
-        "基座量化", "Base quantisation", "bnb = 4 比特 NF4 双重量化(QLoRA)。",
-        "bnb = 4-bit NF4, double quantised (QLoRA).", group="memory", choices=("none", "bnb")))
+        "基座量化", "Base quantisation", "基座按 4 比特 NF4 双重量化读入（QLoRA），显存约为四分之一；需要显卡和 bitsandbytes。",
+        "The base is read as 4-bit NF4, double quantised (QLoRA), in about a quarter of the memory; needs a card and "
+        "bitsandbytes.", group="memory", choices=("none", "bnb")))
     torch_dtype: str = field(default="auto", metadata=_fact(
-        "计算精度", "Compute type", "auto:显卡上 bfloat16,处理器上 float32。",
-        "auto: bfloat16 on a card, float32 on the processor.", group="memory",
+        "计算精度", "Compute type", "自动：显卡上 bfloat16，处理器上 float32。",
+        "Automatic: bfloat16 on a card, float32 on the processor.", group="memory",
         choices=("auto", "bfloat16", "float16", "float32")))
+    max_memory_gb: float = field(default=0.0, metadata=_fact(
+        "显存上限", "Memory limit", "训练最多用多少 GB 显存（含基座）；0 表示空闲多少用多少，给对话留一点。",
+        "The most memory a run may use, base included; 0 means what is free, less a little for chat.", group="memory",
+        unit=_GB, min=0, max=100_000))
     gradient_checkpointing: str = field(default="auto", metadata=_fact(
-        "梯度检查点", "Gradient checkpointing", "用重算换显存;auto 只在放不下时打开。",
-        "Trades time for memory; auto turns it on only when the run would not fit.", group="memory",
+        "梯度检查点", "Gradient checkpointing", "用重算换显存；自动：只在放不下时打开。",
+        "Trades time for memory. Automatic: only when the run would not fit.", group="memory",
         choices=("auto", "on", "off")))
     model_name: str = field(default="", metadata=_fact(
-        "模型名字", "Model name", "{{NAME}} 换成什么:中文名,或“中文名|English”。",
+        "模型名字", "Model name", "{{NAME}} 换成什么：中文名，或“中文名|English”。",
         "What {{NAME}} becomes: one name, or “中文名|English”.", group="hidden"))
     model_author: str = field(default="", metadata=_fact(
-        "开发者", "Model author", "{{AUTHOR}} 换成什么:写法同上。", "What {{AUTHOR}} becomes, written the same way.",
+        "开发者", "Model author", "{{AUTHOR}} 换成什么：写法同上。", "What {{AUTHOR}} becomes, written the same way.",
         group="hidden"))
     # fmt: on
 
     def __post_init__(self) -> None:
         for name in names():
             fact_of(name).check(name, _kind(name), getattr(self, name))
+        if self.val_dataset and self.split_dataset_ratio:
+            raise ConfigError(
+                Text(
+                    zh=f"验证集（val_dataset = {self.val_dataset}）和验证集比例（split_dataset_ratio = "
+                    f"{self.split_dataset_ratio:g}）只能选一个。请清空前者，或把后者设为 0。",
+                    en=f"Evaluation set (val_dataset = {self.val_dataset}) and Evaluation split (split_dataset_ratio = "
+                    f"{self.split_dataset_ratio:g}) exclude each other. Clear the one or set the other to 0.",
+                ),
+                "val_dataset",
+            )
 
     @property
     def rows_per_step(self) -> int:
@@ -186,7 +244,7 @@ def parse(name: str, typed: object) -> Value:
     if name not in TrainConfig.__dataclass_fields__:
         known = ", ".join(names())
         raise ConfigError(
-            Text(zh=f"没有名为 {name} 的设置。可用的有:{known}。", en=f"There is no setting {name}. Known: {known}."),
+            Text(zh=f"没有名为 {name} 的设置。可用的有：{known}。", en=f"There is no setting {name}. Known: {known}."),
             name,
         )
     return fact_of(name).parse(name, _kind(name), typed)

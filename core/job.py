@@ -47,6 +47,7 @@ class Job:
             run = make()
             if self._closed:
                 raise BusyError(Text(zh="程序正在退出。", en="The program is closing."))
+            run.claim()
             run.live = True
             self.run = run
             self._thread = threading.Thread(target=self._train, args=(run,), name="training")
@@ -88,6 +89,7 @@ class Job:
                 failure = Text(zh="训练线程意外结束。", en="The training thread ended unexpectedly.")
             if failure is not None:
                 _record_failure(run, failure, trace)
+            run.release()
             run.live = False
         if failure is not None:
             # Outside the except block: a traceback in flight would keep the failed step's tensors alive.

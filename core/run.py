@@ -6,10 +6,11 @@ Nothing here is stored twice: status, progress and scores are derived from the e
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -21,6 +22,8 @@ from core.errors import BusyError, DatasetError, UserError
 from core.text import Text
 
 Event = dict[str, object]
+Tell = Callable[..., Event]
+"""Appends an event: tell(kind, **fields)."""
 Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 _ENDINGS: tuple[Status, ...] = ("finished", "stopped", "failed")
 
@@ -38,10 +41,22 @@ class Run:
         self.events: list[Event] = []
         self.live = False  # whether this process is training it now
         self._write = threading.Lock()
+        self._claim: IO[str] | None = None
 
     @classmethod
-    def create(cls, folder: Path, config: TrainConfig, rows: Sequence[Row], title: str, dataset_name: str) -> Run:
-        """A new run in `folder`, with its settings and rows frozen on disk. Raises BusyError if one is there already."""
+    def create(
+        cls,
+        folder: Path,
+        config: TrainConfig,
+        rows: Sequence[Row],
+        title: str,
+        dataset_name: str,
+        evaluation: Sequence[Row] = (),
+    ) -> Run:
+        """A new run in `folder`, with its settings and rows frozen on disk. Raises BusyError if one is there already.
+
+        `evaluation`: the rows of a separate evaluation set.
+        """
         if (folder / "config.json").exists():
             raise BusyError(
                 Text(
@@ -51,8 +66,9 @@ class Run:
             )
         run = cls(folder, config, title or dataset_name, dataset_name, time.time())
         record = {"title": run.title, "dataset": dataset_name, "created": run.created, "settings": config.as_dict()}
-        lines = (json.dumps(dataset.to_json(row), ensure_ascii=False) for row in rows)
-        storage.write_text(folder / "dataset.jsonl", "".join(f"{line}\n" for line in lines))
+        _write_rows(folder / "dataset.jsonl", rows)
+        if evaluation:
+            _write_rows(folder / "evaluation.jsonl", evaluation)
         storage.write_json(folder / "config.json", record)
         return run
 
@@ -66,13 +82,33 @@ class Run:
             run = cls(
                 folder, settings.build(known), str(record["title"]), str(record["dataset"]), float(record["created"])
             )
-            lines = storage.read_json_lines(folder / "events.jsonl", torn=True)
-            run.events = [event for event in lines if isinstance(event, dict) and "type" in event]
+            run.refresh()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, UserError) as error:
             raise DatasetError(
                 Text(zh=f"{folder} 不是完整的训练记录。", en=f"{folder} is not a complete run folder.")
             ) from error
         return run
+
+    def claim(self) -> None:
+        """Keep the folder to this process until `release`: two trainers would write over each other. Raises BusyError."""
+        self._claim = storage.lock_file(self.folder / ".lock")
+        if self._claim is None:
+            raise BusyError(
+                Text(
+                    zh=f"另一个程序正在训练“{self.title}”({self.folder})。请等它结束,或先停止它。",
+                    en=f"Another program is training “{self.title}” ({self.folder}). Wait for it to end, or stop it first.",
+                )
+            )
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def refresh(self) -> None:
+        """Read the events anew: another process may have gone on with the run meanwhile."""
+        self.events = _read_events(self.folder)
 
     def append(self, kind: str, **fields: object) -> Event:
         """Add an event to memory and, as one flushed line, to events.jsonl."""
@@ -91,7 +127,17 @@ class Run:
     @property
     def rows(self) -> list[Row]:
         """The frozen rows this run trains on."""
-        return [dataset.from_json(v, i) for i, v in enumerate(storage.read_json_lines(self.folder / "dataset.jsonl"))]
+        return _read_rows(self.folder / "dataset.jsonl")
+
+    @property
+    def evaluation_rows(self) -> list[Row]:
+        """The frozen rows of the separate evaluation set; none if the run has no such set."""
+        return _read_rows(self.folder / "evaluation.jsonl")
+
+    @property
+    def history(self) -> list[Event]:
+        """The events that still count: where a run was resumed, without what is done again and without the old end."""
+        return counted(self.events)
 
     @property
     def status(self) -> Status:
@@ -104,9 +150,26 @@ class Run:
             return "running"
         return "interrupted" if self.events else "new"
 
+    @property
+    def resumable(self) -> bool:
+        """Whether it ended, or was cut off, before its last step."""
+        return not self.live and self.status != "finished"
+
+    def check_resumable(self) -> None:
+        """Raise BusyError if there is nothing left to do, or it is being done."""
+        if self.status == "finished":
+            raise BusyError(
+                Text(
+                    zh=f"“{self.title}”已经训练完,没有可以继续的步。",
+                    en=f"“{self.title}” has finished; no steps are left to go on with.",
+                )
+            )
+        if self.live:
+            raise BusyError(Text(zh=f"“{self.title}”正在训练。", en=f"“{self.title}” is training now."))
+
     def last(self, kind: str) -> Event | None:
-        """The newest event of a kind."""
-        return next((event for event in reversed(self.events) if event["type"] == kind), None)
+        """The newest event of a kind that counts."""
+        return next((event for event in _newest_first(self.events) if event["type"] == kind), None)
 
     def first(self, kind: str) -> Event | None:
         """The oldest event of a kind."""
@@ -134,6 +197,36 @@ class Run:
         """(answers that show the new identity, identity questions asked) at the last probing."""
         event = self.last("probed")
         return (int(str(event["hits"])), int(str(event["total"]))) if event and event.get("total") else None
+
+
+def counted(events: Sequence[Event]) -> list[Event]:
+    """Those of a run's events that still count, see `Run.history`."""
+    return list(_newest_first(events))[::-1]
+
+
+def _newest_first(events: Sequence[Event]) -> Iterator[Event]:
+    """The events that count, backwards. Of what came before a resumption at step k, steps after k and ends do not."""
+    kept: float = math.inf
+    for event in reversed(events):
+        if kept < math.inf and (event["type"] in _ENDINGS or int(str(event.get("step", 0))) > kept):
+            continue
+        yield event
+        if event["type"] == "resumed":
+            kept = min(kept, int(str(event["step"])))
+
+
+def _read_events(folder: Path) -> list[Event]:
+    lines = storage.read_json_lines(folder / "events.jsonl", torn=True)
+    return [event for event in lines if isinstance(event, dict) and "type" in event]
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    lines = (json.dumps(dataset.to_json(row), ensure_ascii=False) for row in rows)
+    storage.write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _read_rows(path: Path) -> list[Row]:
+    return [dataset.from_json(value, i) for i, value in enumerate(storage.read_json_lines(path))]
 
 
 def _ends_a_line(file: IO[bytes]) -> bool:

@@ -17,6 +17,7 @@ from typing import IO
 from core.errors import StorageError
 from core.text import Text
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONE = re.compile("[\ud800-\udfff]")
 _UNSAFE = re.compile(r"[^\w\u4e00-\u9fff-]+")
 # Windows refuses these as file names, whatever the suffix; a home folder may travel.
@@ -25,11 +26,11 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or vanished disk into a sentence that names the folder."""
+    """Turn a full, read-only or broken disk into a sentence that names the folder."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _FULL:
             raise StorageError(disk_full(path)) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StorageError(
@@ -38,6 +39,8 @@ def _named(path: Path) -> Iterator[None]:
                     en=f"No permission to write in {path.parent}. Choose another folder (--home) or change its permissions.",
                 )
             ) from error
+        if error.errno in (errno.EIO, errno.EFBIG):
+            raise StorageError(not_written(path, str(error))) from error
         raise
 
 
@@ -51,6 +54,18 @@ def disk_full(path: Path) -> Text:
         zh=f"磁盘已满:{folder} 只剩 {free} MB。请清理磁盘或用 --home 换一个文件夹,已保存的内容没有丢失。",
         en=f"Disk full: {folder} has {free} MB left. Free some space or choose another folder with --home; "
         "what was saved before is intact.",
+    )
+
+
+def not_written(path: Path, reason: str) -> Text:
+    """The sentence for a file that could not be written, by `reason`, the words of the system or of a library."""
+    said = re.search(r"os error (\d+)", reason)
+    if said and int(said[1]) in _FULL:
+        return disk_full(path)
+    return Text(
+        zh=f"{path} 写入失败({reason})。请检查磁盘是否正常、能否写入大文件,或用 --home 换一个文件夹;已保存的内容没有丢失。",
+        en=f"{path} could not be written ({reason}). Check that the disk works and takes large files, or choose another "
+        "folder with --home; what was saved before is intact.",
     )
 
 
@@ -72,7 +87,7 @@ def make_folder(folder: Path) -> None:
 def lock_file(path: Path) -> IO[str] | None:
     """An open file that only this process holds until it ends, or None if another holds it.
 
-    The system lets go of it when the process dies, however that happens. On systems without flock nothing is locked.
+    The system lets go of it when the process dies, however that happens. On systems and file systems without flock nothing is locked.
     """
     file = path.open("a+")
     try:
@@ -81,7 +96,9 @@ def lock_file(path: Path) -> IO[str] | None:
         return file
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
+            return file
         file.close()
         return None
     return file

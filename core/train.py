@@ -1,7 +1,7 @@
-"""One training run, from frozen rows to an adapter on disk: one turn per optimizer step, events as it goes.
+"""One training run, from frozen rows to an adapter on disk, or from its newest checkpoint on; events as it goes.
 
-The gradient of a step is that of (sum of answer-token losses) / (answer tokens of the whole step), whatever the split
-into passes; this equals batch 1 x accumulation N with token-normalised loss.
+The loop: what is due after which step. How a step is taken, what a checkpoint holds and how questions are asked have
+modules of their own.
 """
 
 from __future__ import annotations
@@ -9,54 +9,50 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
-import random
-import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
-from core import estimate, models, probes
-from core.batch import pack, split
+from core import adapters, board, checkpoints, estimate, lora, storage
+from core.checkpoints import TrainerState
 from core.config import TrainConfig
-from core.dataset import Identity
-from core.device import Device, memory_errors, memory_free, memory_used
+from core.dataset import Row
+from core.device import Device, memory_errors, memory_used
 from core.encode import Example, encode_rows
-from core.engine import NO_BITSANDBYTES, Engine, Resident
-from core.errors import ConfigError, DivergedError, ModelError
-from core.estimate import Plan
-from core.generate import Column, Sampling, stream
-from core.models import Progress
-from core.probes import Probe
+from core.engine import Engine
+from core.errors import ConfigError, DivergedError, ModelError, WontFitError
+from core.models import NO_BITSANDBYTES, Progress
+from core.preparation import Prepared, prepared, resident_of
 from core.run import Run
+from core.schedule import divide, learning_rate_at, step_rows
 from core.text import Text
-
-if TYPE_CHECKING:
-    import torch
-
-_PROBE_TOKENS = 64
 
 
 def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | None = None) -> None:
-    """Carry out `run`: load its base model, train, save, probe; appends every event up to finished or stopped.
+    """Carry out `run`, or go on with it if it has events: load its base model, train, save, probe.
 
-    Raises UserError kinds for what a person can mend; the adapter is taken out of the model again when it fails.
+    Appends every event up to finished or stopped. Raises UserError kinds for what a person can mend; the adapter is
+    taken out of the model again when it fails.
     """
-    config = run.config
+    config, again = run.config, bool(run.events)
     run.append("loading", model=config.model)
     with engine.held(run.id):
         engine.load(config.model, config.quant_method, config.torch_dtype, progress, holder=run.id)
         try:
             with memory_errors():
-                _prepare(engine, run).run_steps(stop)
+                training, held_out = _examples(engine, run)
+                with prepared(engine, run, training, again) as ready:
+                    _Trainer(engine, run, training, held_out, ready).run_steps(stop)
         except BaseException:
             engine.detach(run.id)
             raise
 
 
 def check(config: TrainConfig, device: Device) -> None:
-    """Refuse settings that this machine cannot carry out, before anything is loaded."""
+    """Refuse settings that contradict each other or this machine, before anything is loaded."""
+    lora.check(config)
     if config.optim == "paged_adamw_8bit" and device.kind != "cuda":
         raise ConfigError(
             Text(
@@ -68,73 +64,35 @@ def check(config: TrainConfig, device: Device) -> None:
     needs = config.quant_method == "bnb" or config.optim == "paged_adamw_8bit"
     if needs and importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(NO_BITSANDBYTES)
+    if config.report_to == "tensorboard":
+        board.check()
+    if config.early_stop_interval and not (config.split_dataset_ratio or config.val_dataset):
+        raise ConfigError(
+            Text(
+                zh=f"提前结束(early_stop_interval = {config.early_stop_interval})要看验证损失:请设置“验证集比例”或“验证集”,"
+                "或把它设为 0。",
+                en=f"Early stop (early_stop_interval = {config.early_stop_interval}) goes by the evaluation loss: choose an "
+                "evaluation split or set, or set it to 0.",
+            ),
+            "early_stop_interval",
+        )
 
 
-def learning_rate_at(step: int, total: int, config: TrainConfig) -> float:
-    """The rate of optimizer step `step` (from 0) of `total`: linear warm-up, then the chosen curve down to zero."""
-    warmup = math.ceil(total * config.warmup_ratio)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    share = (step - warmup) / max(1, total - warmup)
-    if config.lr_scheduler_type == "cosine":
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-    return config.learning_rate * (1 - share if config.lr_scheduler_type == "linear" else 1.0)
+def check_again(run: Run, device: Device) -> None:
+    """`check` for a run to go on with: once it has a checkpoint, the adapter that it began from is not asked for."""
+    check(replace(run.config, adapters="") if checkpoints.newest_step(run) else run.config, device)
 
 
-def step_rows(rows: int, config: TrainConfig) -> Iterator[tuple[float, list[int]]]:
-    """(epoch, row indices) of each optimizer step, without end. Each epoch is shuffled by (seed, epoch)."""
-    epoch = 0
-    while True:
-        order = list(range(rows))
-        random.Random(f"{config.seed}-{epoch}").shuffle(order)
-        for start in range(0, rows, config.rows_per_step):
-            chosen = order[start : start + config.rows_per_step]
-            yield epoch + (start + len(chosen)) / rows, chosen
-        epoch += 1
+def _examples(engine: Engine, run: Run) -> tuple[list[Example], list[Example]]:
+    """(training, evaluation) examples of the run's frozen rows."""
+    encoder, config = resident_of(engine).encoder, run.config
 
+    def encoded(rows: list[Row]) -> list[Example]:
+        conversations = [row.messages(config.system) for row in rows]
+        return encode_rows(encoder, conversations, config.max_length, config.dataloader_num_workers)
 
-def divide(examples: Sequence[Example], config: TrainConfig) -> tuple[list[Example], list[Example]]:
-    """(training, evaluation) examples; which ones are held out is drawn by the seed."""
-    held = set(random.Random(config.seed).sample(range(len(examples)), config.held_out(len(examples))))
-    return [e for i, e in enumerate(examples) if i not in held], [e for i, e in enumerate(examples) if i in held]
-
-
-def _prepare(engine: Engine, run: Run) -> _Trainer:
-    config = run.config
-    resident = engine.resident
-    assert resident is not None
-    conversations = [row.messages(config.system) for row in run.rows]
-    examples = encode_rows(resident.encoder, conversations, config.max_length, config.dataloader_num_workers)
-    training, held_out = divide(examples, config)
-    lengths = [(len(example), example.answer_tokens) for example in examples]
-    base = estimate.resident_bytes(resident.info, config, engine.device)
-    plan = estimate.plan(resident.info, config, engine.device, lengths, base + memory_free(engine.device))
-    engine.create_adapter(run.id, config)
-    identity = Identity.parse(config.model_name, config.model_author)
-    old = models.old_words(resident.info)
-    card: dict[str, object] = {
-        "run": run.id,
-        "system": config.system,
-        "base_model": config.model,
-        "new_words": list(identity.words),
-        "old_words": list(old),
-    }
-    asked = probes.load_probes(identity, old, config.system)
-    steps = config.steps(len(training))
-    run.append(
-        "started",
-        steps=steps,
-        rows=len(training),
-        held_out=len(held_out),
-        rows_per_step=config.rows_per_step,
-        tokens=sum(len(example) for example in training),
-        model=config.model,
-        device=engine.device.name,
-        trainable_parameters=estimate.adapter_parameters(resident.info, config),
-        max_tokens=plan.max_tokens,
-        recompute=plan.recompute,
-    )
-    return _Trainer(engine, run, training, held_out, asked, plan, steps, card)
+    training, held_out = divide(encoded(run.rows), config)
+    return training, held_out + encoded(run.evaluation_rows)
 
 
 @dataclass
@@ -147,97 +105,116 @@ class _Since:
     seconds: float = 0.0
     rate: float = 0.0
     norm: float = 0.0
+    epoch: float = 0.0
 
 
 class _Trainer:
-    """The loop's state: examples, optimizer, and the base's own answers to the probes."""
+    """The loop over steps, and what is due between them."""
 
     def __init__(
-        self,
-        engine: Engine,
-        run: Run,
-        training: list[Example],
-        held_out: list[Example],
-        asked: list[Probe],
-        plan: Plan,
-        steps: int,
-        card: dict[str, object],
+        self, engine: Engine, run: Run, training: list[Example], held_out: list[Example], ready: Prepared
     ) -> None:
         self._engine, self._run, self._config = engine, run, run.config
-        self._training, self._held_out, self._probes = training, held_out, asked
-        self._plan, self._steps, self._card = plan, steps, card
-        self._before: dict[int, str] = {}
-        resident = engine.resident
-        assert resident is not None
-        self._handle = engine.handle(run.id)
-        self._parameters = resident.backend.adapter_parameters(self._handle)
-        self._optimizer = _optimizer(self._parameters, self._config, engine.device.kind)
-        self._scale = 2.0**12 if resident.dtype == "float16" else 1.0
+        self._training, self._held_out = training, held_out
+        self._stepper, self._probing, self._flat, self._optimizer = (
+            ready.stepper, ready.probing, ready.flat, ready.optimizer
+        )  # fmt: skip
+        self._state, self._card, self._tell = ready.state, ready.card, ready.tell
+        self._steps = run.config.steps(len(training))
+        self._saved_step, self._saved_at = self._state.step, time.perf_counter()
+        self._begun = time.perf_counter() - self._state.seconds
+        self._since = _Since()
+
+    def _tell_started(self) -> None:
+        """The run's first event with numbers: what will be done, on what, and how."""
+        resident, config, plan = resident_of(self._engine), self._config, self._stepper.plan
+        plain = resident.backend.plain_reason(self._engine.handle(self._run.id))
+        self._tell(
+            "started",
+            steps=self._steps,
+            rows=len(self._training),
+            held_out=len(self._held_out),
+            rows_per_step=config.rows_per_step,
+            tokens=sum(len(example) for example in self._training),
+            model=config.model,
+            device=self._engine.device.name,
+            trainable_parameters=estimate.adapter_parameters(resident.info, config),
+            max_tokens=plan.max_tokens,
+            recompute=bool(plan.recompute),
+            memory_bytes=plan.memory_bytes,
+            plain_zh=plain.zh if plain else None,
+            plain_en=plain.en if plain else None,
+        )
 
     def run_steps(self, stop: threading.Event) -> None:
-        """All optimizer steps, or until `stop`; then save, evaluate, probe and close the run."""
-        config, begun = self._config, time.perf_counter()
+        """All optimizer steps that are left, or until `stop`; then save, evaluate, probe and close the run."""
+        state = self._state
+        if not state.step:
+            self._tell_started()
+        order = islice(step_rows(len(self._training), self._config), state.step, None)
         _reset_peak(self._engine)
-        self._probe(0, stop)
-        done, since = 0, _Since()
-        order = step_rows(len(self._training), config)
-        while done < self._steps and not stop.is_set():
-            epoch, chosen = next(order)
-            self._step(done, epoch, [self._training[i] for i in chosen], since)
-            done += 1
-            last = done == self._steps or stop.is_set()
-            if done % config.logging_steps == 0 or done == 1 or last:
-                self._log(done, epoch, since)
-            if not last:
-                self._now_and_then(done, stop)
-        # Saved first: what may take a while comes after the weights are safe.
-        self._close(done, stop)
-        ending = "finished" if done == self._steps else "stopped"
-        adapter = "adapter" if done else None
-        self._run.append(ending, step=done, seconds=time.perf_counter() - begun, adapter=adapter)
+        with self._good_steps_kept():
+            if state.step and self._evaluation_due and self._evaluate(stop):  # it was stopped just before
+                self._prune()
+            while not (self._over or stop.is_set()):
+                epoch, chosen = next(order)
+                self._step(epoch, [self._training[i] for i in chosen])
+                if state.step % self._config.logging_steps == 0 or state.step == 1:
+                    self._log()
+                if not (self._over or stop.is_set()):
+                    self._now_and_then(stop)
+            if self._since.steps:
+                self._log()
+            # Saved first: what may take a while comes after the weights are safe.
+            self._close(stop)
+        self._tell_end()
 
-    def _now_and_then(self, done: int, stop: threading.Event) -> None:
-        config = self._config
-        if self._held_out and done % config.eval_steps == 0:
-            self._evaluate(done, stop)
-        if config.probe_steps and done % config.probe_steps == 0:
-            self._probe(done, stop)
-        if done % config.save_steps == 0:
-            self._checkpoint(done)
+    @property
+    def _over(self) -> bool:
+        return self._state.step >= self._steps or self._stale
 
-    def _close(self, done: int, stop: threading.Event) -> None:
-        if not done:  # stopped before the first step: an adapter that changes nothing is not worth keeping
-            self._engine.detach(self._run.id)
-            return
-        self._engine.save_adapter(self._run.id, self._run.folder / "adapter", {**self._card, "step": done})
-        self._run.append("saved", step=done, path="adapter")
-        if not stop.is_set():
-            self._evaluate(done, stop)
-        self._probe(done, None)
+    @property
+    def _stale(self) -> bool:
+        """Whether the evaluation loss has not become better for as long as the settings allow."""
+        limit = self._config.early_stop_interval
+        return bool(limit) and self._state.evaluations_without_improvement >= limit
 
-    def _step(self, step: int, epoch: float, examples: list[Example], since: _Since) -> None:
+    @property
+    def _evaluation_due(self) -> bool:
+        step = self._state.step
+        return bool(self._held_out) and step % self._config.eval_steps == 0 and self._state.evaluated_step != step
+
+    @contextlib.contextmanager
+    def _good_steps_kept(self) -> Iterator[None]:
+        """Save what was learned when a step diverges or memory runs out.
+
+        The update that broke never reached the weights: they are good, unless they are what is broken.
+        """
+        try:
+            yield
+        except (DivergedError, WontFitError):
+            if self._state.step and self._flat.finite():
+                self._checkpoint()
+            raise
+
+    def _step(self, epoch: float, examples: list[Example]) -> None:
+        step, since = self._state.step, self._since
         rate = learning_rate_at(step, self._steps, self._config)
-        with self._engine.turn() as resident, _own_randomness(resident, self._config, step):
-            begun = time.perf_counter()
-            loss, norm = self._update(resident, examples, rate)
-            while self._scale > 1 and not (math.isfinite(loss) and math.isfinite(norm)):
-                self._scale /= 2  # float16 gradients overflowed, not the model: the same step again, scaled less
-                loss, norm = self._update(resident, examples, rate)
-            since.seconds += time.perf_counter() - begun
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._keep_last_good(step)
-            raise DivergedError(_diverged(step + 1, step), step + 1)
-        since.loss += loss
+        taken = self._stepper.take(step, examples, rate)
+        self._state.step += 1
+        since.loss += taken.loss
         since.steps += 1
         since.tokens += sum(len(example) for example in examples)
-        since.rate, since.norm = rate, norm
+        since.seconds += taken.seconds
+        since.rate, since.norm, since.epoch = rate, taken.norm, epoch
 
-    def _log(self, done: int, epoch: float, since: _Since) -> None:
+    def _log(self) -> None:
         """A point of the curve: means over the steps since the last one."""
-        self._run.append(
+        since, self._since = self._since, _Since()
+        self._tell(
             "step",
-            step=done,
-            epoch=round(epoch, 4),
+            step=self._state.step,
+            epoch=round(since.epoch, 4),
             loss=since.loss / since.steps,
             learning_rate=since.rate,
             grad_norm=since.norm,
@@ -246,127 +223,108 @@ class _Trainer:
             seconds=since.seconds / since.steps,
             peak_memory_bytes=_peak(self._engine),
         )
-        since.__init__()  # type: ignore[misc]
 
-    def _keep_last_good(self, done: int) -> None:
-        """The update that broke never reached the weights: keep them, unless they are what is broken."""
-        import torch
-
-        if done and all(bool(torch.isfinite(parameter).all()) for parameter in self._parameters):
-            self._checkpoint(done)
-
-    def _update(self, resident: Resident, examples: list[Example], rate: float) -> tuple[float, float]:
-        """One optimizer step inside a turn. Returns (loss, gradient norm before clipping)."""
-        import torch
-
-        answer_tokens = sum(example.answer_tokens for example in examples)
-        backend = resident.backend
-        parts = [
-            backend.loss_and_grads(
-                pack(group, backend.device), self._handle, answer_tokens, self._plan.recompute, self._scale
-            )
-            for group in split(examples, self._plan.max_tokens)
-        ]
-        if self._scale != 1.0:
-            torch._foreach_div_([p.grad for p in self._parameters if p.grad is not None], self._scale)
-        limit = self._config.max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        # Read before the update: a step with a broken gradient must not reach the weights.
-        loss, size = float(torch.stack(parts).sum()), float(norm)
-        if math.isfinite(loss) and math.isfinite(size):
-            self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return loss, size
-
-    def _evaluate(self, step: int, stop: threading.Event) -> None:
-        """Evaluation loss, a turn for each pass; given up, without an event, when the run is stopped meanwhile."""
-        total = 0.0
-        for group in split(self._held_out, self._plan.max_tokens):
-            if stop.is_set():
-                return
-            with self._engine.turn() as resident:
-                total += float(resident.backend.loss(pack(group, resident.backend.device), self._handle))
-        if self._held_out and math.isfinite(total):
-            self._run.append("evaluated", step=step, loss=total / sum(e.answer_tokens for e in self._held_out))
-
-    def _probe(self, step: int, stop: threading.Event | None) -> None:
-        """Ask every probe in one batch: the base before the first step, the adapter afterwards."""
-        if not self._probes:
+    def _now_and_then(self, stop: threading.Event) -> None:
+        config, step = self._config, self._state.step
+        better = self._evaluation_due and self._evaluate(stop)
+        if self._over:
             return
-        adapter = self._run.id if step else None
-        columns = [Column(probe.messages, adapter) for probe in self._probes]
-        begun = time.perf_counter()
-        replies = list(stream(self._engine, columns, Sampling(max_new_tokens=_PROBE_TOKENS), stop))[-1]
-        if stop is not None and stop.is_set():
+        if config.probe_steps and step % config.probe_steps == 0:
+            self._probing.ask(step, stop)
+        late = config.save_seconds and time.perf_counter() - self._saved_at >= config.save_seconds
+        if better or late or step % config.save_steps == 0:
+            self._checkpoint()
+
+    def _evaluate(self, stop: threading.Event) -> bool:
+        """Measure the evaluation loss; whether it is the best so far.
+
+        Given up, without an event, when the run is stopped meanwhile. A loss that is no number counts as no better.
+        """
+        state, loss = self._state, self._stepper.measure(self._state.step, self._held_out, stop)
+        if loss is None:
+            return False
+        state.evaluated_step = state.step
+        better = math.isfinite(loss) and (not state.best_step or loss < state.best_loss)
+        state.evaluations_without_improvement = 0 if better else state.evaluations_without_improvement + 1
+        if better:
+            state.best_step, state.best_loss = state.step, loss
+        state.evaluation_loss = loss if math.isfinite(loss) else None
+        if math.isfinite(loss):
+            self._tell("evaluated", step=state.step, loss=loss, best=better)
+        return better
+
+    def _checkpoint(self) -> None:
+        """Save all that going on from here takes, unless it is saved already."""
+        state = self._state
+        if self._saved_step == state.step:
             return
-        answers = []
-        for index, (probe, reply) in enumerate(zip(self._probes, replies, strict=True)):
-            answer = probes.judge(probe, reply.text, self._before.get(index))
-            if not step:
-                self._before[index] = reply.text
-            marks = [vars(mark) for mark in answer.marks]
-            answers.append(
-                {
-                    "question": answer.question,
-                    "text": answer.text,
-                    "kind": answer.kind,
-                    "verdict": answer.verdict,
-                    "marks": marks,
-                }
-            )
-        identity = [answer for answer in answers if answer["kind"] == "identity"]
-        hits = sum(answer["verdict"] == "hit" for answer in identity)
-        self._run.append(
-            "probed", step=step, seconds=time.perf_counter() - begun, hits=hits, total=len(identity), answers=answers
+        state.seconds = time.perf_counter() - self._begun
+        state.scale, state.clean_steps = self._stepper.scale, self._stepper.clean_steps
+        state.plan = asdict(self._stepper.plan)
+        state.base_answers = self._probing.base_answers
+        tensors, numbers = self._optimizer.tensors(), self._optimizer.numbers()
+        layout = self._flat.layout(self._engine.handle(self._run.id))
+        path = checkpoints.save(self._engine, self._run, state, layout, tensors, numbers, self._card_now())
+        self._saved_step, self._saved_at = state.step, time.perf_counter()
+        self._tell("saved", step=state.step, path=path, best=state.best_step == state.step)
+        self._prune()
+
+    def _card_now(self) -> dict[str, object]:
+        """What an adapter folder saved now says of itself."""
+        state = self._state
+        card = {**self._card, "step": state.step, "best": state.best_step == state.step}
+        if state.evaluated_step == state.step and state.evaluation_loss is not None:
+            card["evaluation_loss"] = state.evaluation_loss
+        return card
+
+    def _prune(self) -> None:
+        state = self._state
+        checkpoints.prune(self._run, self._config.save_total_limit, state.best_step, state.best_loss)
+
+    def _close(self, stop: threading.Event) -> None:
+        state = self._state
+        if not state.step:  # stopped before the first step: an adapter that changes nothing is not worth keeping
+            self._engine.detach(self._run.id)
+            return
+        folder = self._run.folder / "adapter"
+        self._engine.save_adapter(self._run.id, folder, self._card_now())
+        self._tell("saved", step=state.step, path="adapter")
+        if not self._over:
+            self._checkpoint()
+        if self._held_out and state.evaluated_step != state.step:
+            better = self._evaluate(stop)
+            storage.write_json(folder / adapters.CARD, self._card_now())
+            if better:
+                self._prune()  # none of the checkpoints is the best any more
+        self._probing.ask(state.step, None)
+
+    def _tell_end(self) -> None:
+        state = self._state
+        fields: dict[str, object] = {}
+        if state.best_step:
+            fields = {"best_step": state.best_step, "best_loss": state.best_loss}
+        if self._stale and state.step < self._steps:
+            reason = _stale_reason(self._config.early_stop_interval, state)
+            fields |= {"reason_zh": reason.zh, "reason_en": reason.en}
+        self._tell(
+            "finished" if self._over else "stopped",
+            step=state.step,
+            seconds=time.perf_counter() - self._begun,
+            adapter="adapter" if state.step else None,
+            **fields,
         )
 
-    def _checkpoint(self, step: int) -> None:
-        folder = self._run.folder / "checkpoints"
-        self._engine.save_adapter(self._run.id, folder / f"step-{step:06d}", {**self._card, "step": step})
-        self._run.append("saved", step=step, path=f"checkpoints/step-{step:06d}")
-        # By step number, never by file time: a clock that steps back would delete the newest.
-        for old in sorted(folder.glob("step-*"))[: -self._config.save_total_limit]:
-            shutil.rmtree(old)
 
-
-def _optimizer(parameters: list[torch.nn.Parameter], config: TrainConfig, device: str) -> torch.optim.Optimizer:
-    import torch
-
-    betas = (0.9, config.adam_beta2)
-    if config.optim == "paged_adamw_8bit":
-        import bitsandbytes
-
-        paged: torch.optim.Optimizer = bitsandbytes.optim.PagedAdamW8bit(
-            parameters, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
-        )
-        return paged
-    return torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=device == "cuda"
-    )
-
-
-@contextlib.contextmanager
-def _own_randomness(resident: Resident, config: TrainConfig, step: int) -> Iterator[None]:
-    """Dropout's draws depend on (seed, step) alone, and leave the process's random state as it was."""
-    if not config.lora_dropout:
-        yield
-        return
-    import torch
-
-    device = resident.backend.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        yield
-
-
-def _diverged(step: int, good: int) -> Text:
+def _stale_reason(evaluations: int, state: TrainerState) -> Text:
+    zh = f"验证损失连续 {evaluations} 次没有变好,训练提前结束。"
+    en = f"The run ended early: {evaluations} evaluations without a better loss."
+    if not state.best_step:  # no loss was ever a number
+        return Text(zh, en)
     return Text(
-        zh=f"第 {step} 步的损失或梯度变成了 NaN 或无穷大,训练已停止(最后一个正常的步是第 {good} 步),没有保存坏的权重。"
-        "请把学习率减半后再试。",
-        en=f"Loss or gradient became NaN or infinite at step {step}; training stopped (the last good step was {good}) and "
-        "no bad weights were saved. Halve the learning rate and try again.",
+        zh=f"{zh}最低的是第 {state.best_step} 步的 {state.best_loss:.4f},那时的适配器在 "
+        f"checkpoints/step-{state.best_step:06d}。",
+        en=f"{en} The lowest was {state.best_loss:.4f} at step {state.best_step}; the adapter of then is in "
+        f"checkpoints/step-{state.best_step:06d}.",
     )
 
 

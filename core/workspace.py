@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Literal
 
-from core import __version__, adapters, dataset, mix, models, presets, storage, train
+from core import __version__, adapters, dataset, evaluation_set, mix, models, presets, storage, train
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
 from core.device import memory_errors, memory_used
@@ -180,11 +180,20 @@ class Workspace:
         """What a start with this dataset and these settings would do. Starts nothing, loads no weights."""
         table = self.dataset(name)
         rows = [*table.resolved(), *self._mixed(config)]
+        self._evaluation(config, checked=False)  # a name that is wrong is better known now than at the start
         return self._previews.preview(table, rows, config, self.engine, self.runs())
 
     def _mixed(self, config: TrainConfig) -> list[Row]:
         """The resolved rows that are mixed in."""
         return mix.draw(config.mix, config.seed, lambda source: self.dataset(source).resolved())
+
+    def _evaluation(self, config: TrainConfig, checked: bool) -> list[Row]:
+        """The resolved rows of the separate evaluation set."""
+
+        def check(table: Dataset) -> None:
+            self._previews.check(table, [], config, self.engine)
+
+        return evaluation_set.draw(config, lambda name: self.dataset(name).resolved(), check if checked else None)
 
     # -- training --
 
@@ -207,15 +216,40 @@ class Workspace:
             config = replace(
                 config, model_name=_pair(card.name_zh, card.name_en), model_author=_pair(card.author_zh, card.author_en)
             )
+        if config.adapters:
+            config = replace(config, adapters=str(self._adapter_folder(config.adapters)))
         train.check(config, self.engine.device)
         mixed = self._mixed(config)
         self._previews.check(table, mixed, config, self.engine)
-        run = Run.create(
-            new_folder(self._runs_folder, title or name), config, [*table.resolved(), *mixed], title or name, name
-        )
+        evaluation = self._evaluation(config, checked=True)
+        folder, rows = new_folder(self._runs_folder, title or name), [*table.resolved(), *mixed]
+        run = Run.create(folder, config, rows, title or name, name, evaluation)
         self._model = config.model
         with self._guard:
             self._runs[run.id] = run
+        return run
+
+    def _adapter_folder(self, name: str) -> Path:
+        """The folder of the adapter to go on from: that of the run called `name`, or a PEFT folder."""
+        found = next((run.adapter for run in self.runs() if run.id == name and run.adapter), None)
+        return found or Path(name).expanduser().resolve()
+
+    def resume(self, run_id: str) -> Run:
+        """Go on with a run that was interrupted, stopped or failed, from its newest checkpoint, in the background.
+
+        Its frozen settings and rows are used. Raises BusyError if there is nothing left to do or another run trains,
+        ConfigError or ModelError if this machine cannot carry it out any more.
+        """
+        return self._job.start(lambda: self._run_to_resume(run_id))
+
+    def _run_to_resume(self, run_id: str) -> Run:
+        run = self.run(run_id)
+        if not run.live:
+            run.refresh()
+        run.check_resumable()
+        train.check_again(run, self.engine.device)
+        models.inspect(run.config.model)
+        self._model = run.config.model
         return run
 
     def _train(self, run: Run, stop: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,20 @@ def tiny_engine(tiny_model: Path) -> Engine:
     engine = Engine()
     engine.load(str(tiny_model))
     return engine
+
+
+@pytest.fixture
+def plain_engine(tiny_engine: Engine) -> Engine:
+    """The same, with every training pass by autograd: what can be turned to float64."""
+    import torch
+
+    from core.plain import PlainBackend
+
+    resident = tiny_engine.resident
+    assert resident is not None
+    backend = PlainBackend(resident.backend.model, torch.device("cpu"), None)  # type: ignore[attr-defined]
+    tiny_engine._resident = replace(resident, backend=backend)
+    return tiny_engine
 
 
 def conversation(

@@ -84,6 +84,23 @@ def test_a_broken_file_names_the_place(tmp_path: Path, tiny_model: Path) -> None
     assert "Line 2" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("room", "name"), [(20_000, "adapter_model"), (48_000, "trainer")])
+def test_a_disk_that_does_not_take_the_tensors_ends_the_run_with_what_to_do(
+    room: int, name: str, tmp_path: Path, tiny_model: Path, rows: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "app.py", "train", "--model", str(tiny_model), "--dataset", str(rows), "--output_dir", str(out),
+         "--model_name", "x", "--max_steps", "3", "--save_steps", "1", "--preset", "pocket", "--lora_rank", "8"],
+        cwd=ROOT, capture_output=True, text=True, timeout=180, env={**os.environ, "LC_ALL": "en_US.UTF-8"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+    )  # fmt: skip
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 1 and f"{name}.safetensors could not be written" in last and "--home" in last, done.stderr
+    assert not (out / "error.txt").exists() and not any(out.rglob("*.tmp"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_the_run(number: int, tmp_path: Path, tiny_model: Path, rows: Path) -> None:
     out = tmp_path / "out"

@@ -51,7 +51,8 @@ def test_nan_is_refused_because_it_is_no_json(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number,said", [(errno.ENOSPC, "Disk full"), (errno.EROFS, "No permission"),
+@pytest.mark.parametrize("number,said", [(errno.ENOSPC, "Disk full"), (errno.EDQUOT, "Disk full"),
+                                         (errno.EIO, "could not be written"), (errno.EROFS, "No permission"),
                                          (errno.EACCES, "No permission")])  # fmt: skip
 def test_a_full_or_read_only_disk_is_a_sentence_and_the_old_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
@@ -127,6 +128,16 @@ def test_a_free_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch()
     (tmp_path / "a-2.jsonl").touch()
     assert storage.unused(tmp_path, "a", ".jsonl") == "a-3" and storage.unused(tmp_path, "a") == "a"
+
+
+def test_a_librarys_own_words_for_a_full_disk_become_our_sentence(tmp_path: Path) -> None:
+    said = "Error while serializing: I/O error: {} (os error {})"
+    full = storage.not_written(tmp_path / "x", said.format("No space left on device", errno.ENOSPC))
+    assert full == storage.disk_full(tmp_path)
+    broken = storage.not_written(tmp_path / "x", said.format("Input/output error", errno.EIO))
+    assert all(
+        str(tmp_path / "x") in text and "--home" in text and "os error 5" in text for text in (broken.zh, broken.en)
+    )
 
 
 def test_the_disk_full_sentence_works_for_a_folder_that_does_not_exist(tmp_path: Path) -> None:

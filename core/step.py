@@ -1,0 +1,221 @@
+"""One optimizer step: packed passes, one clip over the whole gradient, one update; or the weights as they were before.
+
+Evaluation passes go the same way, without the gradient: memory that runs out is told, and met with smaller passes.
+
+The gradient is that of (sum of answer-token losses) / (answer tokens of the whole step), whatever the split into
+passes; this equals batch 1 x accumulation N with token-normalised loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from core.batch import pack, split
+from core.config import TrainConfig
+from core.device import OUT_OF_MEMORY, memory_errors
+from core.encode import Example
+from core.engine import Engine, Resident
+from core.errors import DivergedError, WontFitError
+from core.estimate import Plan
+from core.fused.sizes import Depth
+from core.run import Tell
+from core.text import Text
+
+if TYPE_CHECKING:
+    import torch
+
+    from core.flat import FlatAdapter
+    from core.optimizer import FlatOptimizer
+
+_GROWTH_STEPS = 200
+"""Steps in a row without overflow after which float16's scale is doubled, as torch's GradScaler does after 2,000."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step came to: its loss, the gradient's length before clipping, and seconds without the wait for the turn."""
+
+    loss: float
+    norm: float
+    seconds: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether both are numbers; otherwise the weights were not touched."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+class Stepper:
+    """Takes the steps of one run, and measures losses. `plan` shrinks when memory runs out.
+
+    `scale` is float16's, 1 for other types: halved when gradients overflow, doubled after 200 `clean_steps` in a row.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        handle: str,
+        config: TrainConfig,
+        flat: FlatAdapter,
+        optimizer: FlatOptimizer,
+        plan: Plan,
+        scale: float,
+        clean_steps: int,
+        tell: Tell,
+    ) -> None:
+        self._engine, self._handle, self._config = engine, handle, config
+        self._flat, self._optimizer, self._tell = flat, optimizer, tell
+        self.plan, self.scale, self.clean_steps = plan, scale, clean_steps
+
+    def take(self, step: int, examples: Sequence[Example], rate: float) -> Taken:
+        """Step `step` (from 0) over `examples` at learning rate `rate`.
+
+        Out of memory, it is told and tried once more in smaller passes. Raises WontFitError if that is not enough, and
+        DivergedError if loss or gradient is no number; the weights are then those of before.
+        """
+        taken = self._tried(step, examples, rate)
+        if taken is None:
+            self._free()
+            self._shrink(step, examples, training=True)
+            taken = self._tried(step, examples, rate)
+        if taken is None:
+            self._free()
+            raise WontFitError(OUT_OF_MEMORY, 0, 0)
+        if not taken.sound:
+            raise DivergedError(_diverged(step + 1, step), step + 1)
+        return taken
+
+    def measure(self, step: int, examples: Sequence[Example], stop: threading.Event) -> float | None:
+        """Mean loss of the answer tokens of `examples` after `step` steps, a turn for each pass; None if `stop` is set.
+
+        Out of memory, it is told and tried once more in smaller passes. Raises WontFitError if that is not enough.
+        """
+        total = self._measured(examples, stop)
+        if total is None:
+            self._free()
+            self._shrink(step, examples, training=False)
+            total = self._measured(examples, stop)
+        if total is None:
+            self._free()
+            raise WontFitError(OUT_OF_MEMORY, 0, 0)
+        return None if stop.is_set() else total / sum(example.answer_tokens for example in examples)
+
+    def _measured(self, examples: Sequence[Example], stop: threading.Event) -> float | None:
+        """Sum of the losses of what was measured before `stop`. None if memory ran out, see `_tried`."""
+        total = 0.0
+        try:
+            for group in split(examples, self.plan.max_tokens):
+                if stop.is_set():
+                    break
+                with self._engine.turn() as resident, memory_errors():
+                    batch = pack(group, resident.backend.device)
+                    total += float(resident.backend.loss(batch, self._handle))
+        except WontFitError:
+            return None
+        return total
+
+    def _tried(self, step: int, examples: Sequence[Example], rate: float) -> Taken | None:
+        """None if memory ran out. A value, not an error: a traceback would keep the failed pass's tensors alive."""
+        try:
+            with self._engine.turn() as resident, memory_errors():
+                begun, before = time.perf_counter(), self.scale
+                taken = self._update(resident, step, examples, rate, begun)
+                while self.scale > 1 and not taken.sound:
+                    self.scale /= 2  # float16 gradients overflowed, not the model: the same step again, scaled less
+                    taken = self._update(resident, step, examples, rate, begun)
+                if not taken.sound:
+                    self.scale = before  # the model broke, whatever the scale
+                elif resident.dtype == "float16":
+                    self._count_clean(self.scale == before)
+                return taken
+        except WontFitError:
+            return None
+
+    def _count_clean(self, clean: bool) -> None:
+        self.clean_steps = self.clean_steps + 1 if clean else 0
+        if self.clean_steps == _GROWTH_STEPS:
+            self.scale, self.clean_steps = self.scale * 2, 0
+
+    def _update(self, resident: Resident, step: int, examples: Sequence[Example], rate: float, begun: float) -> Taken:
+        import torch
+
+        backend, plan = resident.backend, self.plan
+        answer_tokens = sum(example.answer_tokens for example in examples)
+        with _own_randomness(backend.device, self._config.seed, step):
+            parts = [
+                backend.loss_and_grads(pack(group, backend.device), self._handle, answer_tokens, plan.way, self.scale)
+                for group in split(examples, plan.max_tokens)
+            ]
+        # The step's one read from the device, before the update: a broken gradient must not reach the weights.
+        loss, norm = torch.stack([torch.stack(parts).sum().float(), self._flat.norm().float()]).tolist()
+        norm /= self.scale
+        if math.isfinite(loss) and math.isfinite(norm):
+            limit = self._config.max_grad_norm or math.inf
+            factor = min(1.0, limit / (norm + 1e-6)) / self.scale
+            if factor != 1.0:
+                self._flat.scale_grad(factor)
+            self._optimizer.step(rate)
+        self._flat.zero_grad()
+        return Taken(loss, norm, time.perf_counter() - begun)
+
+    def _free(self) -> None:
+        """After a step that broke off: no gradient of it stays, and the device has its memory back."""
+        with self._engine.turn() as resident:
+            resident.backend.finish(self._handle)
+        self._flat.zero_grad()
+        gc.collect()
+        if self._engine.device.kind == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _shrink(self, step: int, examples: Sequence[Example], training: bool) -> None:
+        """Halve the passes, or recompute every layer where a pass is hardly divisible and the settings allow it.
+
+        Passes that train nothing keep nothing for recomputation to spare.
+        """
+        resident = self._engine.resident
+        assert resident is not None
+        before, least = self.plan, Depth.all(resident.info.layers)
+        groups = list(split(examples, before.max_tokens))
+        largest = max(sum(len(example) for example in group) for group in groups)
+        limit = max(max(len(example) for example in examples), largest // 2)
+        deeper = training and limit > 0.75 * largest and self._config.gradient_checkpointing != "off"
+        depth = least if deeper else before.recompute
+        # Without the plan's room: that was too much, and a smaller pass would fill it again by giving up less.
+        self.plan = replace(before, max_tokens=min(limit, before.max_tokens), recompute=depth, room=0)
+        if self.plan.max_tokens >= largest and self.plan.recompute == before.recompute:
+            raise WontFitError(OUT_OF_MEMORY, 0, 0)
+        self._tell(
+            "smaller_split",
+            step=step,
+            tokens=largest,
+            max_tokens=self.plan.max_tokens,
+            recompute=self.plan.recompute != before.recompute,
+        )
+
+
+@contextlib.contextmanager
+def _own_randomness(device: torch.device, seed: int, step: int) -> Iterator[None]:
+    """Dropout's and noise's draws depend on (seed, step) alone, and leave the process's random state as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + step)
+        yield
+
+
+def _diverged(step: int, good: int) -> Text:
+    return Text(
+        zh=f"第 {step} 步的损失或梯度变成了 NaN 或无穷大,训练已停止(最后一个正常的步是第 {good} 步),没有保存坏的权重。"
+        "请把学习率减半后再试。",
+        en=f"Loss or gradient became NaN or infinite at step {step}; training stopped (the last good step was {good}) and "
+        "no bad weights were saved. Halve the learning rate and try again.",
+    )
