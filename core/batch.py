@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from core.encode import IGNORE, Example
@@ -18,12 +20,15 @@ class PackedBatch:
 
     input_ids, position_ids: int64 (1, T); positions restart at 0 with each example, which is how transformers knows to
     keep attention inside it. predict: int64 (K,), the positions whose next token is in the loss; targets: int64 (K,).
+    lengths: tokens of each example; starts: int64 (examples + 1,), where each begins, and T.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     predict: torch.Tensor
     targets: torch.Tensor
+    lengths: tuple[int, ...]
+    starts: torch.Tensor
 
     @property
     def tokens(self) -> int:
@@ -47,17 +52,29 @@ def pack(examples: Sequence[Example], device: torch.device | str) -> PackedBatch
             if label != IGNORE:
                 predict.append(start + offset)
                 targets.append(label)
-    tensors = [torch.tensor(values, dtype=torch.int64, device=device) for values in (ids, positions, predict, targets)]
-    return PackedBatch(tensors[0][None], tensors[1][None], tensors[2], tensors[3])
+    lengths = tuple(len(example) for example in examples)
+    starts = [0, *accumulate(lengths)]
+    parts = (ids, positions, predict, targets, starts)
+    # One copy that waits for nothing: the processor lays out the next pass while the card computes this one.
+    whole = torch.tensor([value for part in parts for value in part], dtype=torch.int64)
+    if torch.device(device).type == "cuda":
+        whole = whole.pin_memory()
+    tensors = torch.split(whole.to(device, non_blocking=True), [len(part) for part in parts])
+    return PackedBatch(tensors[0][None], tensors[1][None], tensors[2], tensors[3], lengths, tensors[4])
 
 
 def split(examples: Sequence[Example], max_tokens: int) -> Iterator[list[Example]]:
-    """Consecutive groups of at most `max_tokens` tokens; an example longer than that stands alone."""
+    """Consecutive groups of at most `max_tokens` tokens, about equal; an example longer than that stands alone."""
+    left = sum(len(example) for example in examples)
+    parts = max(1, math.ceil(left / max_tokens))
     group: list[Example] = []
     size = 0
     for example in examples:
-        if group and size + len(example) > max_tokens:
+        # A group ends where it comes nearest to its even share of what is left.
+        enough = parts > 1 and size + len(example) / 2 > left / parts
+        if group and (enough or size + len(example) > max_tokens):
             yield group
+            left, parts = left - size, max(1, parts - 1, math.ceil((left - size) / max_tokens))
             group, size = [], 0
         group.append(example)
         size += len(example)

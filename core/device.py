@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import platform
 import shutil
@@ -32,17 +33,32 @@ OUT_OF_MEMORY = Text(
 
 @dataclass(frozen=True)
 class Device:
-    """Where the model lives. `memory_total` in bytes: the card's, or the machine's RAM for a processor."""
+    """Where the model lives. `memory_total` in bytes: the card's, or the machine's RAM for a processor.
+
+    `ampere`: a card of that generation or later, which bfloat16 and flash attention need; True where it is not known.
+    """
 
     kind: Literal["cuda", "cpu"]
     name: str
     memory_total: int
+    ampere: bool = True
+
+
+CONTEXT_BYTES = 700_000_000
+"""What CUDA itself takes for a process that has loaded our kernels: 0.67 GiB read on one card."""
 
 
 @functools.cache
 def find_device() -> Device:
-    """The first CUDA card, else the processor. Asked once; CUDA_VISIBLE_DEVICES="" hides the cards."""
-    return _card() or Device("cpu", _processor(), _ram_total())
+    """The first CUDA card, else the processor. Asked once; CUDA_VISIBLE_DEVICES="" hides the cards.
+
+    With a card, torch is told to give back memory page by page: transformers loads a model into one allocation, of
+    which nothing could be returned otherwise (an embedding moved to the host left 1 GB behind). Before torch is loaded.
+    """
+    card = _card()
+    if card is not None:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    return card or Device("cpu", _processor(), _ram_total())
 
 
 def memory_used(device: Device) -> int:
@@ -78,7 +94,7 @@ def memory_errors() -> Iterator[None]:
 
 
 def memory_free(device: Device) -> int:
-    """Bytes that a run could still take."""
+    """Bytes that nobody uses."""
     if device.kind == "cuda":
         return device.memory_total - memory_used(device)
     import psutil
@@ -86,12 +102,32 @@ def memory_free(device: Device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def give_back() -> None:
+    """Let other programs have the card's memory that torch holds and nothing uses."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def memory_allowed(device: Device, base_bytes: int) -> int:
+    """Bytes that a run may take, a resident base of `base_bytes` included: what is free and what is ours already."""
+    if device.kind == "cpu":
+        return memory_free(device) + base_bytes
+    torch = sys.modules.get("torch")
+    ours = torch.cuda.memory_reserved() + CONTEXT_BYTES if torch is not None and torch.cuda.is_initialized() else 0
+    return memory_free(device) + int(ours)
+
+
 def _card() -> Device | None:
     row = _visible_row(_nvidia_smi("name,memory.total"))
     total = _megabytes(row[1]) if row and len(row) > 1 else None
     if row is None or total is None:
         return None
-    return Device("cuda", row[0].removeprefix("NVIDIA ").removeprefix("GeForce "), int(total * 2**20))
+    capability = _visible_row(_nvidia_smi("compute_cap"))  # asked alone: old drivers do not know the word
+    generation = _megabytes(capability[0]) if capability else None
+    name = row[0].removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return Device("cuda", name, int(total * 2**20), ampere=generation is None or generation >= 8)
 
 
 def _visible_row(rows: list[list[str]]) -> list[str] | None:

@@ -1,17 +1,22 @@
 """Before the start: how much memory a run will take, how long it will last, and how to fit it on the card.
 
-Arithmetic on the model's shape; the constants were fitted to measured peaks (docs/performance.md).
+The fused pass's memory is added up buffer by buffer (fused/sizes.py); what autograd keeps, and what the runtime takes
+beside it, are constants fitted to measured peaks (docs/performance.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 from core.config import TrainConfig
 from core.device import Device
 from core.errors import WontFitError
+from core.fused.sizes import FAMILIES, HEAD_NORM, PAD, Depth, Ranks, Shape, Way, arena_bytes, shallowest
+from core.lora import ALL_LINEAR, GROUPS
 from core.models import ModelInfo
 from core.text import Text
 
@@ -21,10 +26,22 @@ Fits = Literal["fits", "tight", "too big", "unknown"]
 _HIDDEN_UNITS, _MLP_UNITS = 13.0, 4.0
 # NF4 with double quantisation: 4 bits, plus 8-bit scales a 64-block and 32-bit scales a 256-block of those.
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-# CUDA's own memory, or torch and transformers in this process; and what the allocator holds but does not use.
+# CUDA's own memory with our kernels loaded, or torch and transformers in this process; what the allocator holds unused.
 _RUNTIME = {"cuda": 800_000_000, "cpu": 600_000_000}
 _FRAGMENTS = 1.06
 _PACK_CUDA, _PACK_CPU = 4096, 2048
+# From here on a row goes alone through the fused pass: cuDNN's attention for one row is twice as fast as any for several.
+_ALONE = 1536
+# Answers while a run is on: two columns of 2,048 tokens in the cache.
+_CHAT_TOKENS = 4096
+# Positions whose logits exist at one time: at 1,024 the head runs at full speed, at 128 a tenth of it slower.
+_LOGIT_ROWS = (1024, 256, 128)
+# What the most tokens of a pass are divided by, in search of a size that fits.
+_PARTS = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 8)
+# A pass of T tokens takes the time of T + 130: measured between 704 and 2,048 tokens of a 7B on one H200.
+_PASS_TOKENS = 130
+# Time of a pass that makes gate/up, or whole layers, a second time; one that keeps everything is 1.
+_MLP_AGAIN, _WHOLE_AGAIN = 1.27, 1.34
 
 # Dense 16-bit tensor-core peak by card, in TFLOP/s, from the vendors' data sheets; used for the first guess of time only.
 _TFLOPS = {
@@ -47,81 +64,288 @@ _TFLOPS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How the engine will run an optimizer step: tokens per pass, whether layers are recomputed, and the peak in bytes."""
+    """How the engine will run an optimizer step, and the peak in bytes, base included.
+
+    max_tokens: of one pass; recompute: what layers give up; logit_rows: logits at one time; host_embeddings: whether
+    the embedding matrix lies in the host's memory; room: bytes of buffers within which a smaller pass gives up less.
+    """
 
     max_tokens: int
-    recompute: bool
+    recompute: Depth
     memory_bytes: int
+    logit_rows: int = _LOGIT_ROWS[0]
+    host_embeddings: bool = False
+    room: int = 0
+
+    @property
+    def way(self) -> Way:
+        """What a pass needs to know of it."""
+        return Way(self.recompute, self.logit_rows, self.host_embeddings, self.room)
 
 
 def adapter_parameters(info: ModelInfo, config: TrainConfig) -> int:
     """Trainable parameters of a LoRA on the named targets; 20,185,088 for Qwen2.5-7B at rank 8, all-linear."""
+    chosen = _chosen(info, config)
+    magnitudes = sum(out for _, out in chosen.values()) if config.use_dora == "true" else 0
+    return info.layers * (config.lora_rank * sum(one + other for one, other in chosen.values()) + magnitudes)
+
+
+def _chosen(info: ModelInfo, config: TrainConfig) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each target layer of a block."""
     hidden, mlp = info.hidden_size, info.intermediate_size
     query, key = info.heads * info.head_dim, info.kv_heads * info.head_dim
-    sizes = {
-        "q_proj": hidden + query,
-        "k_proj": hidden + key,
-        "v_proj": hidden + key,
-        "o_proj": query + hidden,
-        "gate_proj": hidden + mlp,
-        "up_proj": hidden + mlp,
-        "down_proj": mlp + hidden,
+    sides = {
+        "q_proj": (hidden, query),
+        "k_proj": (hidden, key),
+        "v_proj": (hidden, key),
+        "o_proj": (query, hidden),
+        "gate_proj": (hidden, mlp),
+        "up_proj": (hidden, mlp),
+        "down_proj": (mlp, hidden),
     }
-    groups = {"all-linear": list(sizes), "attention": list(sizes)[:4], "mlp": list(sizes)[4:]}
-    names = groups.get(config.target_modules, config.target_modules.split())
-    return info.layers * config.lora_rank * sum(sizes.get(name, 0) for name in names)
+    if config.target_modules == ALL_LINEAR:
+        return sides
+    names = GROUPS.get(config.target_modules) or config.target_modules.split()
+    return {name: sides[name] for name in names if name in sides}
+
+
+def fused(info: ModelInfo, config: TrainConfig, device: Device) -> bool:
+    """Whether the fused pass is expected to take the run (the engine decides when the model is there)."""
+    plain = (
+        config.use_dora == "true" or config.lora_dropout or config.neftune_noise_alpha or "pissa" in config.init_weights
+    )
+    exact = _width(config, device) == 4
+    right = exact != (device.kind == "cuda") and not (exact and config.quant_method == "bnb") and device.ampere
+    named = config.target_modules in (ALL_LINEAR, *GROUPS)
+    inside = named or len(_chosen(info, config)) == len(set(config.target_modules.split()))
+    return info.family in FAMILIES and right and inside and not plain
 
 
 def resident_bytes(info: ModelInfo, config: TrainConfig, device: Device) -> int:
     """Memory of the base model alone."""
-    wide = 4 if config.torch_dtype == "float32" or (config.torch_dtype == "auto" and device.kind == "cpu") else 2
+    wide = _width(config, device)
     linear = info.linear_parameters * (_NF4_BYTES if config.quant_method == "bnb" else wide)
+    if device.kind == "cuda" and info.family in FAMILIES and wide == 2:
+        linear += _spare_bytes(info, config)
     return int(linear + info.embedding_parameters * wide)
 
 
+def _width(config: TrainConfig, device: Device) -> int:
+    """Bytes of the base's type."""
+    exact = config.torch_dtype == "float32" or (config.torch_dtype == "auto" and device.kind == "cpu")
+    return 4 if exact else 2
+
+
+def _spare_bytes(info: ModelInfo, config: TrainConfig) -> int:
+    """What laying the weights out for the fused pass adds: room beside each, or NF4's scratch for the one in use."""
+    groups = _groups(info)
+    if config.quant_method == "bnb":
+        pieces = [groups[0], groups[1], (info.intermediate_size, info.hidden_size), groups[3]]
+        return 2 * max((rows + PAD) * (columns + PAD) for rows, columns in pieces)
+    return 2 * info.layers * sum(PAD * (rows + columns + PAD) for rows, columns in groups)
+
+
+def _groups(info: ModelInfo) -> list[tuple[int, int]]:
+    """(outputs, inputs) of the layers of a block that read the same input, side by side."""
+    shape = shape_of(info)
+    attention = [(shape.qkv, shape.hidden), (shape.hidden, shape.query)]
+    return [*attention, (2 * shape.mlp, shape.hidden), (shape.hidden, shape.mlp)]
+
+
+def _copies_bytes(info: ModelInfo, config: TrainConfig, width: int) -> int:
+    """The adapter's working copies, where they have no room beside the base's weights."""
+    ranks: tuple[int, ...] = astuple(ranks_of(info, config))
+    apart = [
+        rank * (rows + columns)
+        for rank, (rows, columns) in zip(ranks, _groups(info), strict=True)
+        if config.quant_method == "bnb" or width == 4 or rank > PAD or rank % 8
+    ]
+    return width * info.layers * sum(apart)
+
+
+def shape_of(info: ModelInfo) -> Shape:
+    """The decoder's sizes as the fused pass counts them."""
+    return Shape(
+        hidden=info.hidden_size,
+        heads=info.heads,
+        kv_heads=info.kv_heads,
+        head_dim=info.head_dim,
+        mlp=info.intermediate_size,
+        layers=info.layers,
+        vocabulary=info.vocab_size,
+        head_norm=info.family in HEAD_NORM,
+    )
+
+
+def ranks_of(info: ModelInfo, config: TrainConfig) -> Ranks:
+    """Summed ranks of the groups."""
+    chosen = _chosen(info, config)
+
+    def rank(*names: str) -> int:
+        return config.lora_rank * sum(name in chosen for name in names)
+
+    return Ranks(rank("q_proj", "k_proj", "v_proj"), rank("o_proj"), rank("gate_proj", "up_proj"), rank("down_proj"))
+
+
 def peak_bytes(
-    info: ModelInfo, config: TrainConfig, device: Device, pass_tokens: int, answer_tokens: int, recompute: bool
+    info: ModelInfo, config: TrainConfig, device: Device, pass_tokens: int, answer_tokens: int, plan: Plan, ours: bool
 ) -> int:
-    """Peak memory of a step whose largest pass has `pass_tokens` tokens, `answer_tokens` of them in the loss."""
+    """Peak memory of a step whose largest pass has `pass_tokens` tokens, `answer_tokens` of them in the loss.
+
+    Of `plan` it takes how a pass is run, not its size. `ours`: by the fused pass.
+    """
+    parameters = adapter_parameters(info, config)
+    # Weights and gradients in float32, two moments (one for Lion); the paged optimizer's lie in memory CUDA pages out.
+    optimizer = {"paged_adamw_8bit": 2, "lion_32bit": 4}.get(config.optim, 8)
+    frozen = 4 * parameters if config.init_weights.startswith("pissa") else 0
+    fixed = resident_bytes(info, config, device) + parameters * (4 + 4 + optimizer) + frozen + _RUNTIME[device.kind]
+    if plan.host_embeddings:
+        fixed -= _host_bytes(info)
+    if ours:
+        fixed += _copies_bytes(info, config, _width(config, device))
+        return int(fixed + _fused_work(info, config, pass_tokens, answer_tokens, plan, _width(config, device)))
+    return int(fixed + _plain_work(info, device, pass_tokens, answer_tokens, bool(plan.recompute)) * _FRAGMENTS)
+
+
+def _host_bytes(info: ModelInfo) -> int:
+    return 0 if info.tied_embeddings else 2 * info.vocab_size * info.hidden_size
+
+
+def _plain_work(info: ModelInfo, device: Device, tokens: int, answers: int, recompute: bool) -> float:
     wide = 2 if device.kind == "cuda" else 4
     layer = wide * (_HIDDEN_UNITS * info.hidden_size + _MLP_UNITS * info.intermediate_size)
     # 16-bit logits, their float32 copy and the gradient of both, on answer tokens only.
-    logits = answer_tokens * info.vocab_size * (2 * wide + 8)
+    logits = answers * info.vocab_size * (2 * wide + 8)
     if recompute:
         # A layer keeps its input only; the largest moment is the head's or the one layer that is whole again.
-        work = pass_tokens * wide * info.hidden_size * info.layers + max(logits, pass_tokens * layer)
-    else:
-        work = pass_tokens * layer * info.layers + logits
-    optimizer = 2 if config.optim == "paged_adamw_8bit" else 8
-    adapter = adapter_parameters(info, config) * (4 + 4 + optimizer)
-    fixed = resident_bytes(info, config, device) + adapter + _RUNTIME[device.kind]
-    return int(fixed + work * _FRAGMENTS)
+        return tokens * wide * info.hidden_size * info.layers + max(logits, tokens * layer)
+    return tokens * layer * info.layers + logits
+
+
+def _fused_work(info: ModelInfo, config: TrainConfig, tokens: int, answers: int, plan: Plan, width: int) -> int:
+    tokens, answers = _bucket(tokens, answers)
+    sizes = (shape_of(info), ranks_of(info, config), tokens, answers)
+    return arena_bytes(*sizes, plan.recompute, plan.logit_rows, width) + _attention_bytes(info, tokens)
+
+
+def _bucket(tokens: int, answers: int) -> tuple[int, int]:
+    """What a pass is filled up to (fused/rows.py)."""
+    step, count = (64, 64) if tokens <= 1024 else (128, 256)
+    return math.ceil(tokens / step) * step, math.ceil(answers / count) * count
+
+
+def _attention_bytes(info: ModelInfo, tokens: int) -> int:
+    """Attention's own: output, float32 sums of dq, dk and dv a query head, log-sums of every layer."""
+    return tokens * (12 * info.heads * info.head_dim + 4 * info.heads * (info.layers + 2))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a plan needs to know of the rows: tokens of the longest, of all, of a usual step, and the answers' share."""
+
+    longest: int
+    longest_answers: int
+    share: float
+    step: int
+    most: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[tuple[int, int]], config: TrainConfig, alone: bool) -> _Rows:
+        """`alone`: long rows had better not share a pass."""
+        tokens = sorted((tokens for tokens, _ in lengths), reverse=True) or [1]
+        total = sum(tokens)
+        long = sum(count for count in tokens if count >= _ALONE)
+        together = sum(tokens[: config.rows_per_step])
+        return cls(
+            longest=tokens[0],
+            longest_answers=max((answers for _, answers in lengths), default=1),
+            share=sum(answers for _, answers in lengths) / total,
+            step=max(1, total * min(config.rows_per_step, len(tokens)) // len(tokens)),
+            most=tokens[0] if alone and long > total / 2 else together,
+        )
+
+    def answers(self, tokens: int) -> int:
+        """Positions in the loss of a pass of so many tokens, rather too many: one row may be all answer."""
+        return min(tokens, max(self.longest_answers, int(tokens * min(1.0, self.share * 1.15)) + 64))
 
 
 def plan(
-    info: ModelInfo, config: TrainConfig, device: Device, lengths: Sequence[tuple[int, int]], free_bytes: int
+    info: ModelInfo,
+    config: TrainConfig,
+    device: Device,
+    lengths: Sequence[tuple[int, int]],
+    free_bytes: int,
+    fast: bool = True,
 ) -> Plan:
     """The fastest way to run that fits `free_bytes` (the base included). Raises WontFitError if none does.
 
-    `lengths`: (tokens, answer tokens) of each row.
+    `lengths`: (tokens, answer tokens) of each row. `fast`: False where the loaded model turned out to have no fused pass.
     """
-    longest = max((tokens for tokens, _ in lengths), default=1)
-    total = sum(tokens for tokens, _ in lengths) or 1
-    share = sum(answers for _, answers in lengths) / total
-    step_tokens = int(total / max(1, len(lengths)) * config.rows_per_step * 1.3)
-    cap = _PACK_CUDA if device.kind == "cuda" else _PACK_CPU
-    modes = {"auto": (False, True), "on": (True,), "off": (False,)}[config.gradient_checkpointing]
-    smallest: Plan | None = None
-    for recompute in modes:
-        for limit in dict.fromkeys((max(cap, longest), max(cap // 2, longest), max(cap // 4, longest), longest)):
-            tokens = max(longest, min(step_tokens, limit))
-            smallest = Plan(
-                limit, recompute, peak_bytes(info, config, device, tokens, int(tokens * share) + 1, recompute)
-            )
-            if smallest.memory_bytes <= free_bytes:
-                return smallest
-    assert smallest is not None
-    raise WontFitError(_wont_fit(smallest.memory_bytes, free_bytes), smallest.memory_bytes, free_bytes)
+    limit = free_bytes if not config.max_memory_gb else min(free_bytes, int(config.max_memory_gb * 1e9))
+    limit -= _chat_bytes(info, device)
+    ours = fast and fused(info, config, device)
+    rows = _Rows.of(lengths, config, alone=ours and device.kind == "cuda")
+    most = max(rows.longest, min(rows.most, _PACK_CUDA if device.kind == "cuda" else _PACK_CPU))
+    caps = dict.fromkeys(max(rows.longest, math.ceil(most / parts)) for parts in _PARTS)
+    found: list[tuple[float, Plan]] = []
+    needed = 0
+    for cap in (*caps, rows.longest):
+        for way in _ways(info, config, device, rows, cap, limit, ours):
+            needed = way.memory_bytes
+            if needed <= limit:
+                found.append((_cost(way, info, config, rows, _width(config, device)), way))
+    if not found:
+        raise WontFitError(_wont_fit(needed, limit), needed, limit)
+    return min(found, key=lambda one: one[0])[1]
+
+
+def _ways(
+    info: ModelInfo, config: TrainConfig, device: Device, rows: _Rows, cap: int, limit: int, ours: bool
+) -> Iterator[Plan]:
+    """Ways to run passes of up to `cap` tokens, each with its peak, those of the least memory last."""
+    kept, whole = Depth(), Depth.all(info.layers)
+    modes = {"auto": (kept, whole), "on": (whole,), "off": (kept,)}[config.gradient_checkpointing]
+    answers = rows.answers(cap)
+
+    def at(depth: Depth, logit_rows: int = _LOGIT_ROWS[0], host: bool = False, room: int = 0) -> Plan:
+        draft = Plan(cap, depth, 0, logit_rows, host, room)
+        return replace(draft, memory_bytes=peak_bytes(info, config, device, cap, answers, draft, ours))
+
+    if not ours:
+        yield from (at(depth) for depth in modes)
+        return
+    hosts = (False,) if info.tied_embeddings else (False, True)
+    for host, logit_rows in itertools.product(hosts, _LOGIT_ROWS):
+        least = at(modes[-1], logit_rows, host)
+        if config.gradient_checkpointing != "auto" or least.memory_bytes > limit:
+            yield least
+            continue
+        sizes, width = (shape_of(info), ranks_of(info, config), *_bucket(cap, answers)), _width(config, device)
+        room = limit - least.memory_bytes + arena_bytes(*sizes, whole, logit_rows, width)
+        depth = shallowest(*sizes, logit_rows, room, width)
+        assert depth is not None
+        yield at(depth, logit_rows, host, arena_bytes(*sizes, depth, logit_rows, width))
+
+
+def _cost(plan: Plan, info: ModelInfo, config: TrainConfig, rows: _Rows, width: int) -> float:
+    """Time a token of a usual step, in units of one in an endless pass that keeps everything."""
+    passes = math.ceil(rows.step / plan.max_tokens)
+    tokens, depth = math.ceil(rows.step / passes), plan.recompute
+    if plan.room and depth:
+        sizes = (shape_of(info), ranks_of(info, config), *_bucket(tokens, rows.answers(tokens)))
+        found = shallowest(*sizes, plan.logit_rows, plan.room, width)
+        depth = depth if found is None else found
+    mlp, whole = depth.mlp / info.layers, depth.whole / info.layers
+    again = 1 + mlp * (_MLP_AGAIN - 1) + whole * (_WHOLE_AGAIN - 1)
+    small = 0.002 * _LOGIT_ROWS.index(plan.logit_rows) + 0.06 * plan.host_embeddings
+    return again * (1 + _PASS_TOKENS / tokens) + small
+
+
+def _chat_bytes(info: ModelInfo, device: Device) -> int:
+    """What answering meanwhile may take: keys and values of 16 bits."""
+    if device.kind != "cuda":
+        return 0
+    return _CHAT_TOKENS * info.layers * 2 * info.kv_heads * info.head_dim * 2
 
 
 def _wont_fit(needed: int, free: int) -> Text:
@@ -150,4 +374,5 @@ def seconds(
         # 6 operations a weight and token; about 12 GFLOP/s a core reached on small matrices.
         return tokens * 6 * (info.linear_parameters + info.embedding_parameters) / 12e9 / 2 + steps * 0.02
     known = next((peak for name, peak in _TFLOPS.items() if name in device.name), 60)
-    return tokens * 4 * (info.linear_parameters + info.embedding_parameters) / (known * 1e12 * 0.3) + steps * 0.15
+    reached, step = (0.55, 0.01) if fused(info, config, device) else (0.3, 0.15)
+    return tokens * 4 * (info.linear_parameters + info.embedding_parameters) / (known * 1e12 * reached) + steps * step

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from core import estimate, health, models
+from core import estimate, health, lora, models
 from core.config import TrainConfig
 from core.dataset import Dataset, Row
-from core.device import memory_free
+from core.device import memory_allowed
 from core.encode import Encoder, encoder_for
 from core.engine import Engine
 from core.errors import DatasetError, WontFitError
@@ -66,6 +66,8 @@ class Previews:
             needed = estimate.plan(info, config, engine.device, lengths or [(16, 8)], free).memory_bytes
         except WontFitError as error:
             needed = error.needed_bytes
+        if config.max_memory_gb:
+            free = min(free, int(config.max_memory_gb * 1e9))
         computed = int(tokens / max(1, len(useful)) * min(len(useful), config.rows_per_step) * steps)
         speed = measured_speed(config, runs)
         return Preview(
@@ -120,18 +122,7 @@ class Previews:
 
 def _unknown_targets(config: TrainConfig) -> list[Finding]:
     """A hint for target modules that few models have; the model itself is asked at the start."""
-    usual = {
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-        "all-linear",
-        "attention",
-        "mlp",
-    }
+    usual = {lora.ALL_LINEAR, *lora.GROUPS, *(name for names in lora.GROUPS.values() for name in names)}
     odd = " ".join(name for name in config.target_modules.split() if name not in usual)
     if not odd and config.target_modules.strip():
         return []
@@ -171,9 +162,12 @@ def check_rows(table: Dataset, mixed: Sequence[Row], config: TrainConfig, count:
 
 def measured_speed(config: TrainConfig, runs: Sequence[Run]) -> float | None:
     """Median tokens per second of the newest run with the same model, precision and adapter size; None without one."""
-    keys = ("model", "quant_method", "lora_rank", "target_modules", "torch_dtype", "gradient_checkpointing")
+    keys = (
+        "model", "quant_method", "lora_rank", "target_modules", "torch_dtype", "gradient_checkpointing", "use_dora",
+        "init_weights", "neftune_noise_alpha", "lora_dropout", "max_memory_gb",
+    )  # fmt: skip
     for run in runs:
-        speeds = sorted(float(str(e["tokens_per_second"])) for e in run.events if e["type"] == "step")
+        speeds = sorted(float(str(e["tokens_per_second"])) for e in run.history if e["type"] == "step")
         if len(speeds) >= 5 and all(getattr(run.config, key) == getattr(config, key) for key in keys):
             return speeds[len(speeds) // 2]
     return None
@@ -186,4 +180,4 @@ def _free_bytes(engine: Engine, config: TrainConfig) -> int:
     if resident is not None:
         loaded = replace(config, quant_method=resident.quant_method, torch_dtype=resident.dtype)
         ours = estimate.resident_bytes(resident.info, loaded, engine.device)
-    return memory_free(engine.device) + ours
+    return memory_allowed(engine.device, ours)

@@ -1,0 +1,119 @@
+"""One block of memory for a whole pass, carved by `sizes`: no allocation inside a pass, fixed addresses, a known peak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.fused.sizes import Buffer, Depth, Ranks, Shape, arena_bytes, buffers, place
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What one layer keeps (or, shared, makes again) for its backward pass. Widths as in `sizes`."""
+
+    h: Tensor
+    rstd1: Tensor
+    rstd2: Tensor
+    xd: Tensor
+    xq: Tensor
+    qkv: Tensor
+    xo: Tensor
+    o: Tensor
+    h2: Tensor
+    xg: Tensor
+    gu: Tensor
+    kind: str
+
+
+class Frame:
+    """All buffers of a pass of one size, as views of the arena."""
+
+    def __init__(self, views: dict[str, Tensor], shape: Shape, depth: Depth, tokens: int, answers: int) -> None:
+        self.tokens, self.answers = tokens, answers
+        self.saved = [_saved(views, layer, depth.kind(layer)) for layer in range(shape.layers)]
+        self.last, self.rstd = views["last"], views["rstd"]
+        self.n, self.y = views["n"], views["y"]
+        self.dh = (views["dh.0"], views["dh.1"])
+        self.t, self.losses = views["t"], views["losses"]
+        pad = views["n"].shape[1] - shape.hidden
+        self.act = _view(views["act"], tokens, shape.mlp + pad)
+        # Whole sixteens: a later block's losses stay aligned, or its kernel would be compiled in the middle of a run.
+        rows = views["act"].shape[0] // shape.vocabulary
+        self.logits = _view(views["act"], rows // 16 * 16 or rows, shape.vocabulary)
+        self.dqkv = _view(views["dqkv"], tokens, shape.qkv + pad)
+        self.answer_rows = _view(views["dqkv"], answers, shape.hidden)
+        self.turned = views.get("turned")
+        self.do = _view(views["do"], tokens, shape.query)
+        self.answer_grads = _view(views["do"], answers, shape.hidden)
+
+
+class Arena:
+    """Grows to the largest pass asked for; frames of one size are carved once and kept."""
+
+    def __init__(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+        self._shape, self._dtype, self._device = shape, dtype, device
+        self._block: Tensor | None = None
+        self._frames: dict[object, Frame] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Size of the block held now."""
+        return 0 if self._block is None else self._block.numel()
+
+    @property
+    def width(self) -> int:
+        """Bytes of the base's type."""
+        return self._dtype.itemsize
+
+    @property
+    def address(self) -> int:
+        """Where the block begins."""
+        return 0 if self._block is None else self._block.data_ptr()
+
+    def frame(self, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int) -> Frame:
+        """The buffers of such a pass. A pass larger than any before moves the block: frames given earlier are void."""
+        key = (ranks, tokens, answers, depth, logit_rows)
+        if key not in self._frames:
+            width = self._dtype.itemsize
+            needed = arena_bytes(self._shape, ranks, tokens, answers, depth, logit_rows, width)
+            if needed > self.bytes:
+                self.release()
+                self._block = torch.empty(needed, dtype=torch.uint8, device=self._device)
+            assert self._block is not None
+            views, offset = {}, 0
+            for item in buffers(self._shape, ranks, tokens, answers, depth, logit_rows):
+                views[item.name] = self._carve(self._block, offset, item)
+                offset += place(item, width)
+            self._frames[key] = Frame(views, self._shape, depth, tokens, answers)
+        return self._frames[key]
+
+    def _carve(self, block: Tensor, offset: int, item: Buffer) -> Tensor:
+        exact = torch.float64 if self._dtype == torch.float64 else torch.float32
+        dtype = self._dtype if item.wide else exact
+        count = 1
+        for dim in item.dims:
+            count *= dim
+        return block[offset : offset + count * dtype.itemsize].view(dtype).view(item.dims)
+
+    def release(self) -> None:
+        """Give the block back."""
+        self._frames.clear()
+        if self._block is None:
+            return
+        self._block = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _saved(views: dict[str, Tensor], layer: int, kind: str) -> Saved:
+    where: dict[str, object] = {"h": layer, "rstd1": layer, "rstd2": layer, "xd": layer}
+    where |= dict.fromkeys(("xq", "qkv", "xo", "o", "h2"), "again" if kind == "whole" else layer)
+    where |= dict.fromkeys(("xg", "gu"), layer if kind == "none" else "again")
+    return Saved(kind=kind, **{name: views[f"{name}.{place}"] for name, place in where.items()})
+
+
+def _view(flat: Tensor, rows: int, columns: int) -> Tensor:
+    return flat[: rows * columns].view(rows, columns)

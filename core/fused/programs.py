@@ -1,0 +1,354 @@
+"""The Triton programs that `kernels` launches.
+
+One program works on one token unless said otherwise; offsets are 64-bit, since T x 2F passes 2^31 at 57k tokens. Sums
+are taken in float32, results rounded to the output's type.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rms_kernel(
+    X,
+    Y,
+    W,
+    TOTAL,
+    OUT,
+    RSTD,
+    x_row,
+    y_row,
+    total_row,
+    out_row,
+    eps,
+    D: tl.constexpr,
+    B: tl.constexpr,
+    ADD: tl.constexpr,
+):
+    """x / root mean square * weight, of x + y with ADD."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, B)
+    inside = column < D
+    kind = OUT.dtype.element_ty
+    x = tl.load(X + row * x_row + column, mask=inside, other=0).to(tl.float32)
+    if ADD:
+        y = tl.load(Y + row * y_row + column, mask=inside, other=0).to(tl.float32)
+        total = (x + y).to(kind)
+        tl.store(TOTAL + row * total_row + column, total, mask=inside)
+        x = total.to(tl.float32)
+    inverse = tl.rsqrt(tl.sum(x * x) / D + eps)
+    tl.store(RSTD + row, inverse)
+    weight = tl.load(W + column, mask=inside, other=0)
+    tl.store(OUT + row * out_row + column, (x * inverse).to(kind) * weight, mask=inside)
+
+
+@triton.jit
+def rms_backward_kernel(
+    G,
+    X,
+    W,
+    RSTD,
+    RES,
+    OUT,
+    AGAIN,
+    g_row,
+    x_row,
+    res_row,
+    out_row,
+    again_row,
+    D: tl.constexpr,
+    B: tl.constexpr,
+    ADD: tl.constexpr,
+):
+    """Gradient by x of the norm, with the residual's added with ADD; and the norm once more."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, B)
+    inside = column < D
+    kind = OUT.dtype.element_ty
+    inverse = tl.load(RSTD + row)
+    normal = tl.load(X + row * x_row + column, mask=inside, other=0).to(tl.float32) * inverse
+    weight = tl.load(W + column, mask=inside, other=0)
+    tl.store(AGAIN + row * again_row + column, normal.to(kind) * weight, mask=inside)
+    g = tl.load(G + row * g_row + column, mask=inside, other=0).to(tl.float32) * weight.to(tl.float32)
+    gradient = inverse * (g - normal * (tl.sum(g * normal) / D))
+    if ADD:
+        gradient += tl.load(RES + row * res_row + column, mask=inside, other=0).to(tl.float32)
+    tl.store(OUT + row * out_row + column, gradient.to(kind), mask=inside)
+
+
+@triton.jit
+def _turn(
+    IN,
+    OUT,
+    COS,
+    SIN,
+    row,
+    in_row,
+    out_row,
+    in_head,
+    sign,
+    HEADS: tl.constexpr,
+    HEADS_B: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_B: tl.constexpr,
+):
+    """Turn HEADS heads of one token; heads of OUT lie side by side, those of IN in_head apart."""
+    head = tl.arange(0, HEADS_B)[:, None]
+    column = tl.arange(0, HALF_B)[None, :]
+    inside = (head < HEADS) & (column < HALF)
+    cos = tl.load(COS + row * 2 * HALF + column, mask=column < HALF, other=0).to(tl.float32)
+    sin = tl.load(SIN + row * 2 * HALF + column, mask=column < HALF, other=0).to(tl.float32) * sign
+    source = IN + row * in_row + head * in_head + column
+    a = tl.load(source, mask=inside, other=0).to(tl.float32)
+    b = tl.load(source + HALF, mask=inside, other=0).to(tl.float32)
+    target = OUT + row * out_row + head * 2 * HALF + column
+    kind = OUT.dtype.element_ty
+    tl.store(target, (a * cos - b * sin).to(kind), mask=inside)
+    tl.store(target + HALF, (b * cos + a * sin).to(kind), mask=inside)
+
+
+@triton.jit
+def rope_kernel(
+    X, COS, SIN, x_row, HEADS: tl.constexpr, HEADS_B: tl.constexpr, HALF: tl.constexpr, HALF_B: tl.constexpr
+):
+    """Turn heads in place."""
+    row = tl.program_id(0).to(tl.int64)
+    _turn(X, X, COS, SIN, row, x_row, x_row, 2 * HALF, 1.0, HEADS, HEADS_B, HALF, HALF_B)
+
+
+@triton.jit
+def unrope_kernel(
+    DQ,
+    DK,
+    DV,
+    COS,
+    SIN,
+    OUT,
+    q_row,
+    q_head,
+    k_row,
+    k_head,
+    v_row,
+    v_head,
+    out_row,
+    H: tl.constexpr,
+    H_B: tl.constexpr,
+    K: tl.constexpr,
+    K_B: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_B: tl.constexpr,
+):
+    """Gradients of q and k turned back, v's beside them."""
+    row = tl.program_id(0).to(tl.int64)
+    _turn(DQ, OUT, COS, SIN, row, q_row, out_row, q_head, -1.0, H, H_B, HALF, HALF_B)
+    _turn(DK, OUT + H * 2 * HALF, COS, SIN, row, k_row, out_row, k_head, -1.0, K, K_B, HALF, HALF_B)
+    head = tl.arange(0, K_B)[:, None]
+    column = tl.arange(0, 2 * HALF_B)[None, :]
+    inside = (head < K) & (column < 2 * HALF)
+    v = tl.load(DV + row * v_row + head * v_head + column, mask=inside, other=0)
+    tl.store(OUT + row * out_row + (H + K + head) * 2 * HALF + column, v, mask=inside)
+
+
+@triton.jit
+def _norm_turn(
+    IN,
+    OUT,
+    W,
+    COS,
+    SIN,
+    row,
+    in_row,
+    out_row,
+    eps,
+    HEADS: tl.constexpr,
+    HEADS_B: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_B: tl.constexpr,
+):
+    """Norm and turn HEADS heads of one token."""
+    head = tl.arange(0, HEADS_B)[:, None]
+    column = tl.arange(0, HALF_B)[None, :]
+    within = column < HALF
+    inside = (head < HEADS) & within
+    cos = tl.load(COS + row * 2 * HALF + column, mask=within, other=0).to(tl.float32)
+    sin = tl.load(SIN + row * 2 * HALF + column, mask=within, other=0).to(tl.float32)
+    source = IN + row * in_row + head * 2 * HALF + column
+    a = tl.load(source, mask=inside, other=0).to(tl.float32)
+    b = tl.load(source + HALF, mask=inside, other=0).to(tl.float32)
+    inverse = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + eps)[:, None]
+    kind = OUT.dtype.element_ty
+    a = ((a * inverse).to(kind) * tl.load(W + column, mask=within, other=0)).to(tl.float32)
+    b = ((b * inverse).to(kind) * tl.load(W + HALF + column, mask=within, other=0)).to(tl.float32)
+    target = OUT + row * out_row + head * 2 * HALF + column
+    tl.store(target, (a * cos - b * sin).to(kind), mask=inside)
+    tl.store(target + HALF, (b * cos + a * sin).to(kind), mask=inside)
+
+
+@triton.jit
+def head_norm_rope_kernel(
+    X,
+    WQ,
+    WK,
+    COS,
+    SIN,
+    OUT,
+    x_row,
+    out_row,
+    eps,
+    H: tl.constexpr,
+    H_B: tl.constexpr,
+    K: tl.constexpr,
+    K_B: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_B: tl.constexpr,
+):
+    """Norm and turn q's and k's heads."""
+    row = tl.program_id(0).to(tl.int64)
+    _norm_turn(X, OUT, WQ, COS, SIN, row, x_row, out_row, eps, H, H_B, HALF, HALF_B)
+    start = H * 2 * HALF
+    _norm_turn(X + start, OUT + start, WK, COS, SIN, row, x_row, out_row, eps, K, K_B, HALF, HALF_B)
+
+
+@triton.jit
+def _norm_heads_backward(
+    G,
+    X,
+    W,
+    row,
+    g_row,
+    x_row,
+    eps,
+    HEADS: tl.constexpr,
+    HEADS_B: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDTH_B: tl.constexpr,
+):
+    head = tl.arange(0, HEADS_B)[:, None]
+    column = tl.arange(0, WIDTH_B)[None, :]
+    inside = (head < HEADS) & (column < WIDTH)
+    place = head * WIDTH + column
+    x = tl.load(X + row * x_row + place, mask=inside, other=0).to(tl.float32)
+    weight = tl.load(W + column, mask=column < WIDTH, other=0).to(tl.float32)
+    g = tl.load(G + row * g_row + place, mask=inside, other=0).to(tl.float32) * weight
+    inverse = tl.rsqrt(tl.sum(x * x, 1) / WIDTH + eps)[:, None]
+    normal = x * inverse
+    gradient = inverse * (g - normal * (tl.sum(g * normal, 1) / WIDTH)[:, None])
+    tl.store(G + row * g_row + place, gradient.to(G.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def head_norm_backward_kernel(
+    G,
+    X,
+    WQ,
+    WK,
+    g_row,
+    x_row,
+    eps,
+    H: tl.constexpr,
+    H_B: tl.constexpr,
+    K: tl.constexpr,
+    K_B: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDTH_B: tl.constexpr,
+):
+    """In place: the gradient by normed heads becomes that by the heads."""
+    row = tl.program_id(0).to(tl.int64)
+    _norm_heads_backward(G, X, WQ, row, g_row, x_row, eps, H, H_B, WIDTH, WIDTH_B)
+    _norm_heads_backward(G + H * WIDTH, X + H * WIDTH, WK, row, g_row, x_row, eps, K, K_B, WIDTH, WIDTH_B)
+
+
+@triton.jit
+def swiglu_kernel(GU, OUT, gu_row, out_row, F, B: tl.constexpr):
+    """silu(gate) * up."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * B + tl.arange(0, B)
+    inside = column < F
+    kind = OUT.dtype.element_ty
+    gate = tl.load(GU + row * gu_row + column, mask=inside, other=0).to(tl.float32)
+    up = tl.load(GU + row * gu_row + F + column, mask=inside, other=0)
+    tl.store(OUT + row * out_row + column, (gate * tl.sigmoid(gate)).to(kind) * up, mask=inside)
+
+
+@triton.jit
+def swiglu_backward_kernel(GU, G, gu_row, g_row, F, B: tl.constexpr):
+    """In place: gate and up become their gradients, the gradient becomes the forward result."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * B + tl.arange(0, B)
+    inside = column < F
+    kind = G.dtype.element_ty
+    gate = tl.load(GU + row * gu_row + column, mask=inside, other=0).to(tl.float32)
+    up = tl.load(GU + row * gu_row + F + column, mask=inside, other=0)
+    g = tl.load(G + row * g_row + column, mask=inside, other=0).to(tl.float32)
+    s = tl.sigmoid(gate)
+    gated = gate * s
+    tl.store(G + row * g_row + column, gated.to(kind) * up, mask=inside)
+    tl.store(GU + row * gu_row + column, (g * up.to(tl.float32) * (s + gated * (1 - s))).to(kind), mask=inside)
+    tl.store(GU + row * gu_row + F + column, (g * gated).to(kind), mask=inside)
+
+
+@triton.jit
+def cross_entropy_kernel(L, TARGETS, LOSSES, SCALE, l_row, V: tl.constexpr, B: tl.constexpr):
+    """In place: a row of logits becomes its gradient; its loss beside it."""
+    row = tl.program_id(0).to(tl.int64)
+    L += row * l_row
+    target = tl.load(TARGETS + row)
+    scale = tl.where(target >= 0, tl.load(SCALE), 0.0)
+    kind = L.dtype.element_ty
+    top = -float("inf")
+    total = 0.0
+    for start in range(0, V, B):
+        column = start + tl.arange(0, B)
+        x = tl.load(L + column, mask=column < V, other=-float("inf")).to(tl.float32)
+        new = tl.maximum(top, tl.max(x))
+        total = total * tl.exp(top - new) + tl.sum(tl.exp(x - new))
+        top = new
+    log_sum = top + tl.log(total)
+    chosen = tl.load(L + tl.maximum(target, 0)).to(tl.float32)
+    tl.store(LOSSES + row, tl.where(target >= 0, log_sum - chosen, 0.0))
+    tl.debug_barrier()  # every thread has read the target's logit before one of them overwrites it
+    for start in range(0, V, B):
+        column = start + tl.arange(0, B)
+        x = tl.load(L + column, mask=column < V, other=-float("inf")).to(tl.float32)
+        gradient = tl.exp(x - log_sum) - tl.where(column == target, 1.0, 0.0)
+        gradient = tl.where(target >= 0, gradient * scale, 0.0)
+        tl.store(L + column, gradient.to(kind), mask=column < V)
+
+
+@triton.jit
+def nf4_kernel(
+    Q, SCALES, CODES, SCALES2, OFFSET, LEVELS, OUT, out_row, columns, NESTED: tl.constexpr, BYTES: tl.constexpr
+):
+    """Program (row, chunk): BYTES packed bytes, high nibble first, 64 weights a scale, 256 scales a scale of scales."""
+    row = tl.program_id(0).to(tl.int64)
+    byte = tl.program_id(1) * BYTES + tl.arange(0, BYTES)
+    half = columns // 2
+    inside = byte < half
+    at = row * half + byte
+    packed = tl.load(Q + at, mask=inside, other=0).to(tl.int32)
+    block = at // 32
+    if NESTED:
+        code = tl.load(SCALES + block, mask=inside, other=0).to(tl.int32)
+        scale = tl.load(CODES + code) * tl.load(SCALES2 + block // 256, mask=inside, other=0) + tl.load(OFFSET)
+    else:
+        scale = tl.load(SCALES + block, mask=inside, other=0)
+    high = tl.load(LEVELS + (packed >> 4)) * scale
+    low = tl.load(LEVELS + (packed & 15)) * scale
+    column = tl.program_id(1) * BYTES * 2 + tl.arange(0, 2 * BYTES)
+    weight = tl.interleave(high, low).to(OUT.dtype.element_ty)
+    tl.store(OUT + row * out_row + column, weight, mask=column < columns)
+
+
+@triton.jit
+def copies_kernel(TABLE, KIND, B: tl.constexpr):
+    """Program (copy, block): a float32 matrix to one of KIND's type, whose rows are `stride` apart; see `copies`."""
+    row = TABLE + tl.program_id(0) * 5
+    source = tl.load(row).to(tl.pointer_type(tl.float32))
+    target = tl.load(row + 1).to(tl.pointer_type(KIND.dtype.element_ty))
+    columns = tl.load(row + 3)
+    stride = tl.load(row + 4)
+    count = tl.load(row + 2) * columns
+    at = tl.program_id(1) * B + tl.arange(0, B)
+    inside = at < count
+    value = tl.load(source + at, mask=inside, other=0)
+    tl.store(target + (at // columns) * stride + at % columns, value.to(KIND.dtype.element_ty), mask=inside)

@@ -1,0 +1,155 @@
+"""The pass's row-wise operations in plain torch: what the kernels are held against, and what runs on the processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def rms(x: Tensor, weight: Tensor, eps: float, out: Tensor, rstd: Tensor) -> None:
+    """See Ops.rms."""
+    f = _exact(x)
+    inverse = torch.rsqrt(f.pow(2).mean(-1) + eps)
+    rstd.copy_(inverse)
+    out.copy_((f * inverse[:, None]).to(x.dtype) * weight)
+
+
+def add_rms(x: Tensor, y: Tensor, weight: Tensor, eps: float, total: Tensor, out: Tensor, rstd: Tensor) -> None:
+    """See Ops.add_rms."""
+    total.copy_(x + y)
+    rms(total, weight, eps, out, rstd)
+
+
+def rms_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, residual: Tensor | None, out: Tensor, again: Tensor
+) -> None:
+    """See Ops.rms_backward."""
+    f, g = _exact(x), _exact(grad) * _exact(weight)
+    inverse = _exact(rstd)[:, None]
+    normal = f * inverse
+    again.copy_(normal.to(x.dtype) * weight)
+    gradient = inverse * (g - normal * (g * normal).mean(-1, keepdim=True))
+    out.copy_(gradient if residual is None else gradient + _exact(residual))
+
+
+def rope(qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, head_dim: int) -> None:
+    """See Ops.rope."""
+    part = qkv[:, : heads * head_dim].view(-1, heads, head_dim)
+    part.copy_(_turn(_exact(part), _exact(cos), _exact(sin)))
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    a, b = x[..., :half], x[..., half:]
+    c, s = cos[:, None, :half], sin[:, None, :half]
+    return torch.cat([a * c - b * s, b * c + a * s], -1)
+
+
+def head_norm_rope(
+    qkv: Tensor, weights: tuple[Tensor, Tensor], eps: float, cos: Tensor, sin: Tensor, heads: int, out: Tensor
+) -> None:
+    """See Ops.head_norm_rope."""
+    width = weights[0].shape[0]
+    both = _head_weights(weights, heads, out.shape[1] // width - heads)
+    part = _exact(qkv[:, : out.shape[1]].view(qkv.shape[0], -1, width))
+    normal = (part * torch.rsqrt(part.pow(2).mean(-1, keepdim=True) + eps)).to(qkv.dtype)
+    out.copy_(_turn(_exact(normal * both), _exact(cos), _exact(sin)).flatten(1))
+
+
+def head_norm_backward(
+    grad: Tensor, qkv: Tensor, weights: tuple[Tensor, Tensor], eps: float, heads: int, kv_heads: int
+) -> None:
+    """See Ops.head_norm_backward."""
+    width = weights[0].shape[0]
+    both = _exact(_head_weights(weights, heads, kv_heads))
+    inside = (heads + kv_heads) * width
+    part = _exact(qkv[:, :inside].view(qkv.shape[0], -1, width))
+    g = _exact(grad[:, :inside].view(grad.shape[0], -1, width)) * both
+    inverse = torch.rsqrt(part.pow(2).mean(-1, keepdim=True) + eps)
+    normal = part * inverse
+    grad[:, :inside].copy_((inverse * (g - normal * (g * normal).mean(-1, keepdim=True))).flatten(1))
+
+
+def _head_weights(weights: tuple[Tensor, Tensor], heads: int, kv_heads: int) -> Tensor:
+    return torch.cat([weights[0].expand(heads, -1), weights[1].expand(kv_heads, -1)])
+
+
+def unrope(dq: Tensor, dk: Tensor, dv: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    """See Ops.unrope."""
+    turned = [_turn(_exact(d), _exact(cos), -_exact(sin)).flatten(1) for d in (dq, dk)]
+    out.copy_(torch.cat([*turned, _exact(dv.flatten(1))], 1))
+
+
+def swiglu(gate_up: Tensor, out: Tensor) -> None:
+    """See Ops.swiglu."""
+    gate, up = gate_up.chunk(2, 1)
+    out.copy_(torch.nn.functional.silu(_exact(gate)).to(gate.dtype) * up)
+
+
+def swiglu_backward(gate_up: Tensor, grad: Tensor) -> None:
+    """See Ops.swiglu_backward."""
+    gate, up = gate_up.chunk(2, 1)
+    g, u, d = _exact(gate), _exact(up), _exact(grad)
+    s = torch.sigmoid(g)
+    gated = g * s
+    by_gate, by_up, forward = d * u * (s + gated * (1 - s)), d * gated, gated.to(gate.dtype) * up
+    gate.copy_(by_gate)
+    up.copy_(by_up)
+    grad.copy_(forward)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, scale: Tensor) -> None:
+    """See Ops.cross_entropy."""
+    exact = _exact(logits)
+    counted = targets >= 0
+    chosen = targets.clamp(min=0)[:, None]
+    sums = exact.logsumexp(-1, keepdim=True)
+    losses.copy_(torch.where(counted, (sums - exact.gather(1, chosen))[:, 0], 0.0))
+    gradient = (exact - sums).exp()
+    gradient.scatter_add_(1, chosen, torch.full_like(sums, -1.0))
+    logits.copy_(torch.where(counted[:, None], gradient * scale, 0.0))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """See Ops.attention. The log-sums are zeros here: the backward pass computes them anew."""
+    out = torch.cat([_attend(q[a:b], k[a:b], v[a:b]) for a, b in _rows(starts)])
+    return out, q.new_zeros(q.shape[1], q.shape[0])
+
+
+def attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, starts: Tensor, longest: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See Ops.attention_backward."""
+    with torch.enable_grad():
+        leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+        again = torch.cat([_attend(*(leaf[a:b] for leaf in leaves)) for a, b in _rows(starts)])
+        found = torch.autograd.grad(again, leaves, grad)
+    return found[0], found[1], found[2]
+
+
+def _rows(starts: Tensor) -> list[tuple[int, int]]:
+    edges = starts.tolist()
+    return [(a, b) for a, b in pairwise(edges) if b > a]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
+
+
+def accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """See Ops.accumulate."""
+    total.add_(a.to(total.dtype) @ b.to(total.dtype))
+
+
+def copies(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> Callable[[], None]:
+    """See Ops.copies."""
+    return lambda: torch._foreach_copy_(list(targets), list(sources))

@@ -1,0 +1,127 @@
+"""The plan before the start: what fits, what is given up for it, and how near its memory is to what was measured."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core import estimate
+from core.config import TrainConfig
+from core.device import Device
+from core.errors import WontFitError
+from core.fused.sizes import Depth, Ranks, Shape, arena_bytes, shallowest
+from core.models import ModelInfo
+
+GIB = 2**30
+QWEN_7B = ModelInfo("7b", Path("7b"), "qwen2", 3584, 18944, 28, 28, 4, 128, 152_064, False, 15_231_233_024, 32_768)
+CARD = Device("cuda", "H200", 140 * GIB)
+IDENTITY, LONG = [(44, 25)] * 50, [(2048, 2000)] * 96
+_DRAW = random.Random(0)
+MIXED = [(max(20, int(_DRAW.lognormvariate(5, 0.8))), 100) for _ in range(1050)]
+
+
+def plan(rows: list[tuple[int, int]], gib: float, **settings: object) -> estimate.Plan:
+    """The plan for a 7B on a card with so much memory."""
+    return estimate.plan(QWEN_7B, replace(TrainConfig(), **settings), CARD, rows, int(gib * GIB))  # type: ignore[arg-type]
+
+
+# Whole card in use at the peak less nothing, in GiB, read on one H200 (docs/performance.md).
+MEASURED = [
+    ("none", IDENTITY, 24, 17.98),
+    ("none", LONG, 24, 21.80),
+    ("bnb", IDENTITY, 24, 9.04),
+]
+
+
+@pytest.mark.parametrize(("quant", "rows", "gib", "measured"), MEASURED, ids=["bf16", "bf16-2048", "nf4"])
+def test_the_estimate_is_within_five_percent_of_what_was_measured(
+    quant: str, rows: list[tuple[int, int]], gib: float, measured: float
+) -> None:
+    # The longest step of the identity rows has 789 tokens.
+    found = plan([(49, 28)] * 50 if rows is IDENTITY else rows, gib, quant_method=quant)
+    assert abs(found.memory_bytes / GIB - measured) / measured < 0.05
+
+
+@pytest.mark.parametrize("rows", [IDENTITY, LONG, MIXED], ids=["identity", "long", "mixed"])
+@pytest.mark.parametrize(("quant", "cards"), [("none", (80, 24, 20, 16)), ("bnb", (24, 16, 12, 10, 8, 7))])
+def test_a_smaller_card_gives_up_more_and_never_asks_for_more_than_it_has(
+    rows: list[tuple[int, int]], quant: str, cards: tuple[float, ...]
+) -> None:
+    plans = [plan(rows, gib, quant_method=quant) for gib in cards]
+    for gib, found in zip(cards, plans, strict=True):
+        assert found.memory_bytes <= gib * GIB
+        assert found.max_tokens >= max(tokens for tokens, _ in rows)
+    assert plans[0].recompute == Depth() and not plans[0].host_embeddings
+    assert plans[-1].recompute or plans[-1].host_embeddings or plans[-1].max_tokens < plans[0].max_tokens
+
+
+def test_what_cannot_fit_is_refused_with_both_numbers() -> None:
+    with pytest.raises(WontFitError) as refused:
+        plan(LONG, 13)
+    assert refused.value.needed_bytes > refused.value.free_bytes > 0
+
+
+def test_a_limit_of_ones_own_counts_like_a_smaller_card() -> None:
+    free = plan(LONG, 140, max_memory_gb=18.0)
+    assert free.memory_bytes <= 18e9 and free.recompute
+
+
+def test_checkpointing_on_or_off_is_kept_to() -> None:
+    assert plan(LONG, 140, gradient_checkpointing="on").recompute == Depth.all(28)
+    with pytest.raises(WontFitError):
+        plan(LONG, 18, gradient_checkpointing="off")
+
+
+def test_long_rows_go_one_by_one_and_short_ones_together() -> None:
+    assert plan(LONG, 140).max_tokens == 2048
+    assert plan(MIXED, 140).max_tokens == 4096
+
+
+def test_what_the_fused_pass_does_not_do_is_counted_as_autograd() -> None:
+    ours, plain = plan(LONG, 140), plan(LONG, 140, lora_dropout=0.1)
+    assert plain.memory_bytes > 1.2 * ours.memory_bytes and plain.room == 0
+
+
+@pytest.mark.parametrize("room_share", [1.0, 0.8, 0.5, 0.3])
+def test_the_shallowest_depth_is_the_first_that_fits(room_share: float) -> None:
+    shape, ranks = Shape(64, 4, 2, 16, 128, 6, 1000), Ranks(24, 8, 16, 8)
+    whole, kept = (arena_bytes(shape, ranks, 512, 64, depth, 64) for depth in (Depth.all(6), Depth()))
+    room = int(whole + (kept - whole) * room_share)
+    found = shallowest(shape, ranks, 512, 64, 64, room)
+    assert found is not None and arena_bytes(shape, ranks, 512, 64, found, 64) <= room
+    order = [Depth(mlp=n) for n in range(6)] + [Depth(n, 6 - n) for n in range(7)]
+    assert found == next(depth for depth in order if arena_bytes(shape, ranks, 512, 64, depth, 64) <= room)
+    assert shallowest(shape, ranks, 512, 64, 64, whole - 1) is None
+
+
+def test_a_shared_embedding_never_goes_to_the_host() -> None:
+    tied = replace(QWEN_7B, tied_embeddings=True)
+    found = estimate.plan(tied, TrainConfig(), CARD, LONG, int(15.5 * GIB))
+    assert not found.host_embeddings and plan(LONG, 16).host_embeddings
+
+
+def test_a_card_without_the_kernels_is_counted_as_autograd() -> None:
+    old = Device("cuda", "T4", 15 * GIB, ampere=False)
+    rows = [(700, 300)] * 50
+    config = TrainConfig(quant_method="bnb")
+    found = estimate.plan(QWEN_7B, config, old, rows, 15 * GIB)
+    assert not estimate.fused(QWEN_7B, config, old) and found.room == 0
+    assert found.max_tokens < estimate.plan(QWEN_7B, config, CARD, rows, 15 * GIB).max_tokens
+    assert estimate.plan(QWEN_7B, config, CARD, rows, 15 * GIB, fast=False) == found
+
+
+def test_an_adapter_on_the_output_layer_is_counted_as_autograd() -> None:
+    assert not estimate.fused(QWEN_7B, TrainConfig(target_modules="q_proj lm_head"), CARD)
+    assert estimate.fused(QWEN_7B, TrainConfig(target_modules="q_proj v_proj"), CARD)
+
+
+@pytest.mark.parametrize("rank", [8, 64])
+def test_more_rank_takes_more_memory_by_what_it_trains(rank: int) -> None:
+    found = plan(IDENTITY, 140, lora_rank=rank).memory_bytes
+    parameters = estimate.adapter_parameters(QWEN_7B, TrainConfig(lora_rank=rank))
+    assert parameters == 20_185_088 * rank // 8
+    base = estimate.resident_bytes(QWEN_7B, TrainConfig(), CARD)
+    assert found > base + 16 * parameters
