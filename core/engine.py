@@ -8,37 +8,39 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from core import adapters, models
+from core import adapters, lora, models
 from core.config import TrainConfig
 from core.device import Device, find_device
 from core.encode import Encoder, encoder_for
-from core.errors import BusyError, ConfigError, ModelError
+from core.errors import BusyError, ModelError
 from core.models import ModelInfo, Progress
 from core.text import Text
+from core.transfer import Meter
 from core.turn import TurnLock
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
-    from core.plain import PlainBackend
+    from core.backend import Backend
 
 State = Literal["absent", "loading", "ready", "failed"]
-NO_BITSANDBYTES = Text(
-    zh="4 比特量化和 8 比特优化器需要 bitsandbytes,这台机器上没有安装。请运行 pip install bitsandbytes,或改用不量化的方案。",
-    en="4-bit quantisation and the 8-bit optimizer need bitsandbytes, which is not installed. Run pip install bitsandbytes, "
-    "or choose a preset without quantisation.",
+NO_CARD = Text(
+    zh="处理器上的基座不是 float32（快速路径在处理器上只有 float32）",
+    en="on the processor only a float32 base has a fast path, and this one is of fewer bits",
 )
-_TARGETS = {
-    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
-    "mlp": ["gate_proj", "up_proj", "down_proj"],
-}
+SINGLE_PRECISION = Text(zh="基座是 float32", en="the base is in float32")
+OLD_CARD = Text(
+    zh="这张卡早于 Ampere 一代,没有它能用的 flash attention 内核",
+    en="the card is older than Ampere, and there are no flash attention kernels for it",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Resident:
     dtype: str
     encoder: Encoder
     pad_id: int
-    backend: PlainBackend
+    backend: Backend
 
 
 class Engine:
@@ -59,6 +61,7 @@ class Engine:
     def __init__(self, device: Device | None = None) -> None:
         self.device = device or find_device()
         self.state: State = "absent"
+        self.loading = Meter()
         self._resident: Resident | None = None
         self._lock = TurnLock()
         self._attached: dict[str, str] = {}  # adapter -> its name inside PEFT, which allows no dots and no layer names
@@ -111,6 +114,12 @@ class Engine:
         """
         info = models.inspect(name)
         dtype = self._dtype(torch_dtype)
+
+        def told(what: str, done: int, total: int) -> None:
+            self.loading(what, done, total)
+            if progress is not None:
+                progress(what, done, total)
+
         with self._lock():
             now = self._resident
             if now is not None and (now.info.folder, now.quant_method, now.dtype) == (info.folder, quant_method, dtype):
@@ -125,12 +134,15 @@ class Engine:
             self._free()
             self.state = "loading"
             try:
-                self._resident = _load(info, quant_method, dtype, self.device, progress)
+                self._resident = _load(info, quant_method, dtype, self.device, told)
                 self.state = "ready"
-            except BaseException:
+            except BaseException as error:
                 self.state = "failed"
+                _forget_frames(error)
                 self._free()
                 raise
+            finally:
+                self.loading.rest()
 
     def unload(self) -> None:
         """Free the model and its memory."""
@@ -160,64 +172,26 @@ class Engine:
         return tuple(self._attached)
 
     def create_adapter(self, name: str, config: TrainConfig) -> None:
-        """A fresh adapter to train, by the run's settings."""
-        from peft import LoraConfig
+        """The adapter that a run trains, by its settings: a fresh one, or one that goes on from `config.adapters`.
 
-        targets: str | list[str] = "all-linear"
-        if config.target_modules != targets:
-            targets = _TARGETS.get(config.target_modules) or config.target_modules.split()
-        lora = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            lora_dropout=config.lora_dropout,
-            target_modules=targets,
-            task_type="CAUSAL_LM",
-        )
+        It takes the place of one of the same name: a stopped run may have been talked to since.
+        """
         with self.turn() as resident:
-            lora.base_model_name_or_path = str(resident.info.folder)
-            there = resident.backend.linear_names()
-            absent = [target for target in targets if target not in there] if isinstance(targets, list) else []
-            if absent or not targets:
-                raise ConfigError(
-                    Text(
-                        zh=f"目标层 {' '.join(absent) or '(空)'} 在这个模型里不存在。可用 all-linear、attention、mlp,"
-                        f"或这些层名:{' '.join(sorted(there))}。",
-                        en=f"Target modules {' '.join(absent) or '(none)'} do not exist in this model. Use all-linear, "
-                        f"attention, mlp, or of these layers: {' '.join(sorted(there))}.",
-                    ),
-                    "target_modules",
-                )
+            if name in self._attached:
+                resident.backend.delete_adapter(self._attached.pop(name))
             handle = self._new_handle()
-            resident.backend.add_adapter(handle, lora, config.seed)
+            lora.put(resident.backend, handle, config, resident.info)
             self._attached[name] = handle
 
     def attach(self, adapter: adapters.Adapter) -> None:
         """Make the resident model answer to `adapter.name`; nothing happens if it does. A refused one leaves no trace."""
-        from peft import LoraConfig
-
         with self.turn() as resident:
             if adapter.name in self._attached:
                 return
-            config = LoraConfig.from_pretrained(str(adapter.folder))
-            adapters.check_config(adapter, config)
+            config = adapters.lora_config(adapter)
             config.inference_mode = True
             handle = self._new_handle()
-            try:
-                resident.backend.add_adapter(handle, config, seed=0)
-                expected, _ = resident.backend.adapter_state(handle)
-                shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
-                resident.backend.load_adapter_state(handle, adapters.check_tensors(adapter, shapes, resident.info))
-            except BaseException as error:
-                resident.backend.delete_adapter(handle)
-                if isinstance(error, ValueError):
-                    raise ModelError(
-                        Text(
-                            zh=f"适配器 {adapter.name} 的目标层在 {resident.info.label} 里不存在:它是为别的模型训练的。",
-                            en=f"The layers adapter {adapter.name} targets are not in {resident.info.label}: "
-                            "it was made for another model.",
-                        )
-                    ) from error
-                raise
+            lora.fill(resident.backend, handle, adapter, config, resident.info)
             self._attached[adapter.name] = handle
 
     def detach(self, name: str) -> None:
@@ -243,86 +217,91 @@ class Engine:
         return f"a{next(self._made)}"
 
 
-def _load(info: ModelInfo, quant_method: str, dtype: str, device: Device, progress: Progress | None) -> Resident:
+def _load(info: ModelInfo, quant_method: str, dtype: str, device: Device, progress: Progress) -> Resident:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from core.plain import PlainBackend
+    from core.fused.sizes import FAMILIES
+    from core.load import load_base
 
-    _quiet_libraries()
     # cuDNN's attention builds a plan for every new length: 71 ms a token until a length was seen, 23 ms afterwards.
     torch.backends.cuda.enable_cudnn_sdp(False)
     where = torch.device("cuda", 0) if device.kind == "cuda" else torch.device("cpu")
-    if progress is not None:
-        progress(info.label, 0, info.weight_bytes)
-    tokenizer = AutoTokenizer.from_pretrained(str(info.folder), local_files_only=True, trust_remote_code=False)
-    extra: dict[str, object] = {}
-    if quant_method == "bnb":
-        extra["quantization_config"] = _nf4(getattr(torch, dtype))
-    model, outcome = AutoModelForCausalLM.from_pretrained(
-        str(info.folder),
-        dtype=getattr(torch, dtype),
-        device_map={"": where},
-        attn_implementation="sdpa",
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        **extra,
-    )
-    lost = sorted(outcome["missing_keys"])
-    if lost:
-        raise ModelError(
-            Text(
-                zh=f"{info.folder} 的权重缺少 {len(lost)} 个张量(例如 {lost[0]}),会变成随机值,因此不加载。请重新下载。",
-                en=f"The weights in {info.folder} lack {len(lost)} tensors (first: {lost[0]}); they would be random, so "
-                "the model is not loaded. Download it again.",
-            )
-        )
-    if quant_method == "bnb":
-        _keep_backward_possible(model)
     # Adapters stay in float32; matrix products run in the base's 16-bit type where it has one.
     autocast = getattr(torch, dtype) if where.type == "cuda" and dtype != "float32" else None
-    pad = tokenizer.pad_token_id
-    encoder = encoder_for(tokenizer)
-    if progress is not None:
-        progress(info.label, info.weight_bytes, info.weight_bytes)
+    fused = _card_refusal(where, autocast) is None and info.family in FAMILIES
+    with _beside(_warming(info, quant_method, dtype, where) if fused else None):
+        base = load_base(info, quant_method, dtype, where, progress, padded=fused)
+    pad = base.tokenizer.pad_token_id
+    encoder = encoder_for(base.tokenizer)
     return Resident(
         info=info,
         quant_method=quant_method,
         dtype=dtype,
         encoder=encoder,
         pad_id=pad if isinstance(pad, int) else encoder.stop_ids[0],
-        backend=PlainBackend(model, where, autocast),
+        backend=_backend(base.model, where, autocast),
     )
 
 
-def _quiet_libraries() -> None:
-    """Keep other libraries' progress bars and advice off the console; their errors still come through."""
-    import transformers
+def _warming(info: ModelInfo, quant_method: str, dtype: str, where: torch.device) -> Callable[[], None]:
+    """What compiles and loads the kernels of training passes. Imports here, so that two threads do not import at once."""
+    import torch
 
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # missing CPU kernels it can do without
-    # PEFT asks transformers under a name deprecated after 5.17.
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    from core.estimate import shape_of
+    from core.fused import kernels, warm
 
-
-def _nf4(compute: torch.dtype) -> object:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise ModelError(NO_BITSANDBYTES) from error
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
-    )
+    unpack = kernels.dequantise if quant_method == "bnb" else None
+    return lambda: warm.warm(shape_of(info), getattr(torch, dtype), where, kernels, unpack)
 
 
-def _keep_backward_possible(model: torch.nn.Module) -> None:
-    """On processors with AVX512-BF16 an eval forward of Linear4bit repacks its weights and a later backward raises."""
-    import bitsandbytes
+@contextlib.contextmanager
+def _beside(work: Callable[[], None] | None) -> Iterator[None]:
+    """Do `work` in a thread while the block runs, and raise what went wrong in it at the block's end."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work) if work is not None else None
+        yield
+        if done is not None:
+            done.result()
 
-    for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            module.support_avx512bf16_for_cpu = False
+
+def _backend(model: PreTrainedModel, where: torch.device, autocast: torch.dtype | None) -> Backend:
+    """The fused backend where device and model allow it, otherwise the plain one, which can say why."""
+    from core.fused import family, nf4
+    from core.fused.backend import FusedBackend
+    from core.plain import PlainBackend
+
+    reason = _card_refusal(where, autocast, _is_exact(model)) or family.refusal(model)
+    if reason is not None:
+        plain = PlainBackend(model, where, autocast)
+        plain.reason = reason
+        return plain
+    if where.type == "cuda":
+        from core.fused import kernels
+
+        return FusedBackend(model, where, autocast, kernels, nf4.by_kernel)
+    from core.fused import reference
+
+    return FusedBackend(model, where, autocast, reference, nf4.by_bitsandbytes, spare=False)
+
+
+def _is_exact(model: PreTrainedModel) -> bool:
+    """Whether every weight is in float32."""
+    return all(str(parameter.dtype) == "torch.float32" for parameter in model.parameters())
+
+
+def _card_refusal(where: torch.device, autocast: torch.dtype | None, exact: bool = False) -> Text | None:
+    """Why there is no fused pass here, whatever the model; None if there is. `exact`: the base is all float32."""
+    import torch
+
+    if where.type != "cuda":
+        return None if exact else NO_CARD
+    if autocast is None:
+        return SINGLE_PRECISION
+    return OLD_CARD if torch.cuda.get_device_capability(where) < (8, 0) else None
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Empty the frames an error came through: they hold what was being loaded, for as long as the error is kept."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -10,12 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from core.device import GB, Device
 from core.errors import ModelError
 from core.text import Text
 
+NO_BITSANDBYTES = Text(
+    zh="4 比特量化和 8 比特优化器需要 bitsandbytes,这台机器上没有安装。请运行 pip install bitsandbytes,或改用不量化的方案。",
+    en="4-bit quantisation and the 8-bit optimizer need bitsandbytes, which is not installed. Run pip install bitsandbytes, "
+    "or choose a preset without quantisation.",
+)
 POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).resolve().parent.parent / "presets" / "pocket"
 RECOMMENDED = "Qwen/Qwen2.5-7B-Instruct"
@@ -91,10 +96,12 @@ def locate(name: str) -> Path:
         return cached_models()[name]
     raise ModelError(
         Text(
-            zh=f"没有找到模型 {name}:它不是本机文件夹,也不在本机的模型缓存里。请检查路径,或下载后填写文件夹路径"
-            f"(hf download {name});没有模型也可以用内置的 pocket。",
-            en=f"Model {name} was not found: it is no folder here and not in this machine's model cache. Check the path, "
-            f"or download it (hf download {name}) and give its folder. The embedded “pocket” always works.",
+            zh=f"没有找到模型 {name}:它不是本机文件夹,也不在本机的模型缓存里。请检查路径。"
+            f"像 {RECOMMENDED} 这样的编号可以下载:在训练页输入它,再按“下载”;命令 app.py train 和 chat(--model)会先下载它。"
+            "没有模型也可以用内置的 pocket。",
+            en=f"Model {name} was not found: it is no folder here and not in this machine's model cache. Check the path. "
+            f"A hub id such as {RECOMMENDED} can be downloaded: enter it on the Train tab and press Download; the commands "
+            "app.py train and chat (--model) download it first. The embedded “pocket” always works.",
         )
     )
 
@@ -148,16 +155,34 @@ def cached_models() -> dict[str, Path]:
     )
 
 
+def hf_cache() -> Path:
+    """Where Hugging Face's libraries keep models on this machine."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+
+
+def modelscope_cache() -> Path:
+    """Where ModelScope's library keeps models on this machine."""
+    return Path(os.environ.get("MODELSCOPE_CACHE", Path.home() / ".cache" / "modelscope" / "hub"))
+
+
+def look_again() -> None:
+    """Let `cached_models` see at once what has just come."""
+    _scan.cache_clear()
+
+
 @functools.lru_cache(maxsize=1)
 def _scan(moment: int, *places: str | None) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    for folder in sorted(hub.glob("models--*--*")):
-        for snapshot in sorted((folder / "snapshots").glob("*"), key=lambda path: path.stat().st_mtime, reverse=True):
-            if _is_chat_model(snapshot):
-                found.setdefault(folder.name.removeprefix("models--").replace("--", "/", 1), snapshot)
-    scope = Path(os.environ.get("MODELSCOPE_CACHE", Path.home() / ".cache" / "modelscope" / "hub"))
+    scope = modelscope_cache()
+    # From 1.38 on ModelScope's library keeps snapshots, too; by default not in `hub` but beside it.
+    newer = scope if os.environ.get("MODELSCOPE_CACHE") else scope.parent
+    for root, head in ((hf_cache(), "models--"), (newer / "models", "")):
+        for folder in sorted(root.glob(f"{head}*--*")):
+            snapshots = (folder / "snapshots").glob("*")
+            for snapshot in sorted(snapshots, key=lambda path: path.stat().st_mtime, reverse=True):
+                if _is_chat_model(snapshot):
+                    found.setdefault(folder.name.removeprefix(head).replace("--", "/", 1), snapshot)
     for root in (scope, scope / "models"):
         for snapshot in sorted(root.glob("*/*")):
             if _is_chat_model(snapshot):
@@ -200,54 +225,82 @@ def _read_config(folder: Path) -> dict[str, object]:
     return config
 
 
-def _check_weights(folder: Path) -> int:
-    """Total bytes of the safetensors files, each of them complete by its own header."""
+def shards(folder: Path) -> list[Path]:
+    """The safetensors files that hold a model's weights. Raises ModelError naming what is missing."""
     index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
         except (ValueError, KeyError, AttributeError, TypeError):
             raise _incomplete(folder, index.name) from None
-    else:
-        shards = ["model.safetensors"]
-        if not (folder / shards[0]).is_file() and any(folder.glob("*.bin")):
-            raise ModelError(
-                Text(
-                    zh=f"{folder} 里只有 .bin(pickle)权重,出于安全不加载。请下载 safetensors 版本。",
-                    en=f"{folder} holds only .bin (pickle) weights, which are not loaded for safety. Get the safetensors.",
-                )
+    elif not (folder / names[0]).is_file() and any(folder.glob("*.bin")):
+        raise ModelError(
+            Text(
+                zh=f"{folder} 里只有 .bin(pickle)权重,出于安全不加载。请下载 safetensors 版本。",
+                en=f"{folder} holds only .bin (pickle) weights, which are not loaded for safety. Get the safetensors.",
             )
-    total = 0
-    for shard in shards:
-        path = folder / str(shard)
-        if path.parent.resolve() != folder.resolve() or not path.is_file():
-            raise _incomplete(folder, str(shard))
-        if path.stat().st_size != _expected_size(path):
-            raise ModelError(
-                Text(
-                    zh=f"{path} 不完整(下载中断?)。请删除它并重新下载。",
-                    en=f"{path} is incomplete (an interrupted download?). Delete it and download it again.",
-                )
-            )
-        total += path.stat().st_size
-    return total
+        )
+    for name in names:
+        if (folder / name).parent.resolve() != folder.resolve() or not (folder / name).is_file():
+            raise _incomplete(folder, name)
+    return [folder / name for name in names]
 
 
-def _expected_size(path: Path) -> int:
-    """Length in bytes that a safetensors file declares in its header; -1 if the header is not readable."""
+class Entry(NamedTuple):
+    """One tensor in a safetensors header; `begin` and `end` in bytes from the file's start."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """A safetensors file's tensors by name.
+
+    Raises ModelError if the file is not as long as its header says, or has no readable header.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
-        if len(head) < 8:
-            return -1
-        (length,) = struct.unpack("<Q", head)
-        if length > min(path.stat().st_size, 100_000_000):
-            return -1
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        if length > min(size, 100_000_000):
+            raise incomplete(path)
         try:
             header = json.loads(file.read(length))
-            ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError):
-            return -1
-    return 8 + int(length) + max(ends, default=0)
+            header.pop("__metadata__", None)
+            start = 8 + length
+            found = {name: _entry(value, start) for name, value in header.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise incomplete(path) from None
+    if size != max((entry.end for entry in found.values()), default=start):
+        raise incomplete(path)
+    return found
+
+
+def _entry(value: dict[str, object], start: int) -> Entry:
+    begin, end = cast("list[int]", value["data_offsets"])
+    shape = tuple(int(size) for size in cast("list[int]", value["shape"]))
+    return Entry(str(value["dtype"]), shape, start + int(begin), start + int(end))
+
+
+def incomplete(path: Path) -> ModelError:
+    """The error for a weights file that is not whole."""
+    return ModelError(
+        Text(
+            zh=f"{path} 不完整(下载中断?)。请删除它并重新下载。",
+            en=f"{path} is incomplete (an interrupted download?). Delete it and download it again.",
+        )
+    )
+
+
+def _check_weights(folder: Path) -> int:
+    """Total bytes of the safetensors files, each of them complete by its own header."""
+    found = shards(folder)
+    for path in found:
+        read_header(path)
+    return sum(path.stat().st_size for path in found)
 
 
 def _incomplete(folder: Path, file: str) -> ModelError:

@@ -1,0 +1,249 @@
+"""A base model from its folder into memory: what from_pretrained makes, read faster and laid out for fused products.
+
+transformers builds the model; it is given weights that are still in their files and answers `weight[...]` by waiting
+for our reader (core.shards). Where that does not fit, from_pretrained reads the files itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from core.errors import ModelError
+from core.fused.weights import allocate
+from core.models import NO_BITSANDBYTES, ModelInfo, Progress
+from core.shards import Allocate, Block, Reader, Stored, stored_tensors
+from core.text import Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# Products that share their input: as row slices of one matrix they are one product for whoever wants it so.
+_JOINED = (
+    (re.compile(r"(.+\.self_attn)\.q_proj\.(weight|bias)"), ("q_proj", "k_proj", "v_proj")),
+    (re.compile(r"(.+\.mlp)\.gate_proj\.(weight|bias)"), ("gate_proj", "up_proj")),
+)
+_ALONE = (
+    (re.compile(r"(.+\.self_attn)\.o_proj\.(weight)"), ("o_proj",)),
+    (re.compile(r"(.+\.mlp)\.down_proj\.(weight)"), ("down_proj",)),
+)
+# 16-bit weights read ahead of the quantiser: enough to keep the disk busy, little on a card of 8 GB.
+_AHEAD_BYTES = 256 * 2**20
+_NUMBERS = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model in eval mode on its device, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_base(
+    info: ModelInfo,
+    quant_method: str,
+    dtype: str,
+    where: torch.device,
+    progress: Progress | None = None,
+    padded: bool = False,
+) -> Base:
+    """Read a base model to `where`. Parameters, buffers and answers are those of from_pretrained, to the bit.
+
+    `quant_method` "bnb" makes its linear layers NF4, one weight at a time. `progress` is told from a reading thread.
+    `padded` reads linear weights that stay as they are into the buffers of the fused pass (fused/weights.py), so that
+    laying them out moves nothing; what is spare in them is not set. Such a model's `save_pretrained` has to be given a
+    `state_dict` of contiguous copies.
+    Raises ModelError if weights are missing, of another shape, or have no place in the model.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    _quiet_libraries()
+    told = progress or (lambda name, done, total: None)
+    told(info.label, 0, info.weight_bytes)
+    here = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(str(info.folder), **here)
+    config = AutoConfig.from_pretrained(str(info.folder), **here)
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, dtype),
+        "device_map": {"": where},
+        "attn_implementation": "sdpa",
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # so that they are reported: `_check` refuses them
+    }
+    if quant_method == "bnb":
+        options["quantization_config"] = _nf4(getattr(torch, dtype))
+    room = allocate if padded else None
+    model = _load_laid_out(info, config, options, where, told, room) or _load_as_stored(info, options)
+    if quant_method == "bnb":
+        _keep_backward_possible(model)
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+        torch.cuda.empty_cache()
+    told(info.label, info.weight_bytes, info.weight_bytes)
+    return Base(model, tokenizer)
+
+
+def _load_laid_out(
+    info: ModelInfo,
+    config: PreTrainedConfig,
+    options: dict[str, Any],
+    where: torch.device,
+    told: Progress,
+    room: Allocate | None,
+) -> PreTrainedModel | None:
+    """The model through our reader; None if its files or its class need what only from_pretrained does."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig
+
+    tensors = stored_tensors(info.folder)
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    quantised_files = getattr(config, "quantization_config", None) is not None
+    if tensors is None or not isinstance(model_class, type) or quantised_files:
+        return None
+    _check_shapes(info, config, tensors)
+    dtype = options["dtype"]
+    places = _places(tensors, "bias" if "quantization_config" in options else "", room)
+    # What transformers quantises or converts exists twice for a moment: little of that may be read ahead of it.
+    passing = "quantization_config" in options or any(stored.dtype != dtype for stored in tensors.values())
+
+    def report(done: int) -> None:
+        told(info.label, min(done, info.weight_bytes), info.weight_bytes)
+
+    with Reader(where, _AHEAD_BYTES if passing else None, report) as reader:
+        weights = reader.weights(tensors, dtype, _in_order, places)
+        model, outcome = cast(Any, model_class).from_pretrained(None, config=config, state_dict=weights, **options)
+    _check(info, outcome)
+    if any(parameter.dtype != dtype for name, parameter in model.named_parameters() if name in places):
+        return None  # a family that keeps these in a wider type than the buffers they share
+    model.config.name_or_path = model.name_or_path = str(info.folder)
+    if (info.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(info.folder), local_files_only=True)
+    return cast("PreTrainedModel", model)
+
+
+def _load_as_stored(info: ModelInfo, options: dict[str, Any]) -> PreTrainedModel:
+    """The model as from_pretrained reads it."""
+    from transformers import AutoModelForCausalLM
+
+    model, outcome = AutoModelForCausalLM.from_pretrained(
+        str(info.folder), use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
+    )
+    _check(info, outcome)
+    return cast("PreTrainedModel", model)
+
+
+def _places(tensors: Mapping[str, Stored], only: str, room: Allocate | None) -> dict[str, tuple[Block, int]]:
+    """For each tensor that shares a buffer with its neighbours, or with `room` beside it: the buffer and its place in it.
+
+    `only` "bias" leaves the weights apart: they will be quantised one by one.
+    """
+    places: dict[str, tuple[Block, int]] = {}
+    for name in tensors:
+        for pattern, members in _JOINED if room is None else _JOINED + _ALONE:
+            found = pattern.fullmatch(name)
+            if found is None or only not in ("", found[2]):
+                continue
+            names = [f"{found[1]}.{member}.{found[2]}" for member in members]
+            parts = [tensors[part] for part in names if part in tensors]
+            if len(parts) == len(names) and len({(part.shape[1:], part.dtype) for part in parts}) == 1:
+                block = Block(parts, room if len(parts[0].shape) == 2 else None)
+                places |= {part: (block, index) for index, part in enumerate(names)}
+    return places
+
+
+def _check(info: ModelInfo, outcome: Mapping[str, Any]) -> None:
+    """Raise ModelError unless files and model belong together, tensor by tensor."""
+    lost = sorted(outcome["missing_keys"])
+    if lost:
+        raise ModelError(
+            Text(
+                zh=f"{info.folder} 的权重缺少 {len(lost)} 个张量(例如 {lost[0]}),会变成随机值,因此不加载。请重新下载。",
+                en=f"The weights in {info.folder} lack {len(lost)} tensors (first: {lost[0]}); they would be random, so "
+                "the model is not loaded. Download it again.",
+            )
+        )
+    foreign = sorted(outcome["unexpected_keys"])
+    if foreign:
+        raise ModelError(
+            Text(
+                zh=f"{info.folder} 的权重里有 {len(foreign)} 个张量在模型中没有位置(例如 {foreign[0]}):权重和 config.json "
+                "不是同一个模型的,因此不加载。请重新下载。",
+                en=f"The weights in {info.folder} hold {len(foreign)} tensors the model has no place for (first: "
+                f"{foreign[0]}): weights and config.json are not of one model, so it is not loaded. Download it again.",
+            )
+        )
+    _refuse_shapes(info, [(name, tuple(stored), tuple(meant)) for name, stored, meant in outcome["mismatched_keys"]])
+
+
+def _check_shapes(info: ModelInfo, config: PreTrainedConfig, tensors: Mapping[str, Stored]) -> None:
+    """Compare the files with an empty model, before anything is read: a quantiser takes weights of any shape."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with init_empty_weights(include_buffers=False):
+        meant = AutoModelForCausalLM.from_config(copy.deepcopy(config)).state_dict()
+    both = [(name, stored.shape, tuple(meant[name].shape)) for name, stored in tensors.items() if name in meant]
+    _refuse_shapes(info, [found for found in both if found[1] != found[2]])
+
+
+def _refuse_shapes(info: ModelInfo, unlike: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> None:
+    if not unlike:
+        return
+    name, stored, meant = min(unlike)
+    raise ModelError(
+        Text(
+            zh=f"{info.folder} 的权重有 {len(unlike)} 个张量形状不符(例如 {name}:文件里是 {stored},config.json 要求 "
+            f"{meant}),因此不加载。请重新下载。",
+            en=f"{len(unlike)} tensors in {info.folder} have another shape than config.json says (first: {name}, "
+            f"{stored} in the file, {meant} expected), so the model is not loaded. Download it again.",
+        )
+    )
+
+
+def _in_order(name: str) -> list[str | int]:
+    """A key that sorts layer 2 before layer 10: the order in which transformers asks."""
+    return [int(part) if part.isdigit() else part for part in _NUMBERS.split(name)]
+
+
+def _quiet_libraries() -> None:
+    """Keep other libraries' progress bars and advice off the console; their errors still come through."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # missing CPU kernels it can do without
+    # Its report of what `_check` refuses. No level: transformers takes one for a wish to hear of tensor parallelism.
+    logging.getLogger("transformers.modeling_utils").addFilter(_errors_only)
+    # PEFT asks transformers under a name deprecated after 5.17.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
+def _errors_only(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
+def _nf4(compute: torch.dtype) -> object:
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ModelError(NO_BITSANDBYTES) from error
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+
+
+def _keep_backward_possible(model: torch.nn.Module) -> None:
+    """On processors with AVX512-BF16 an eval forward of Linear4bit repacks its weights and a later backward raises."""
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,84 @@
+"""Loading on a CUDA card: through pinned buffers and side streams, and still from_pretrained's model to the bit.
+
+ONECARD_TEST_CUDA=0 python -m pytest -m gpu tests/gpu/test_load_cuda.py
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from core import models
+from core.load import load_base
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card (set ONECARD_TEST_CUDA to its number)"),
+]
+CARD = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model of 0.2 GB in float32, in several files."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    shape = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
+    config = Qwen2Config(vocab_size=8000, num_key_value_heads=2, tie_word_embeddings=False, **shape)
+    shutil.copytree(tiny_model, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "m", max_shard_size="60MB")
+    return tmp_path / "m"
+
+
+def theirs(folder: Path, dtype: str, **extra: object) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=getattr(torch, dtype), device_map={"": CARD}, attn_implementation="sdpa", **extra
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_byte_arrives_on_the_card(folder: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.shards._PIECE_BYTES", 2**17)  # every buffer is used again and again
+    expected = theirs(folder, dtype)
+    for _ in range(3):
+        made = load_base(models.inspect(str(folder)), "none", dtype, CARD).model
+        for kind in ("named_parameters", "named_buffers"):
+            wanted = dict(getattr(expected, kind)())
+            for name, tensor in getattr(made, kind)():
+                assert tensor.device == CARD and torch.equal(tensor, wanted[name]), name
+        attention = made.model.layers[3].self_attn
+        places = {p.weight.untyped_storage().data_ptr() for p in (attention.q_proj, attention.k_proj, attention.v_proj)}
+        assert len(places) == 1
+        del made
+
+
+def test_nf4_is_the_same_and_never_whole_in_16_bits(folder: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    expected = theirs(folder, "bfloat16", quantization_config=config)
+    wanted = {name: tensor.cpu() for name, tensor in expected.state_dict().items()}
+    del expected
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.load._AHEAD_BYTES", 8_000_000)
+        made = load_base(models.inspect(str(folder)), "bnb", "bfloat16", CARD).model
+    held = torch.cuda.memory_allocated() - before
+    found = made.state_dict()
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name].cpu(), wanted[name]) for name in wanted)
+    # Read ahead, the one being quantised with the quantiser's own room, and the 16-bit embeddings on their way.
+    assert torch.cuda.max_memory_allocated() - before < held + 40_000_000
