@@ -1,8 +1,8 @@
-"""Speed and memory of the resident engine: load, the 50 rows x 10 epochs job, NF4, and a base/tuned pair of answers.
+"""The resident engine as a person meets it: load, the 50 rows x 10 epochs job with its questions, a base/tuned pair of answers.
 
     python tests/bench/engine.py --model DIR [--rows presets/starter/identity-50.jsonl] [--nf4] [--out FILE]
 
-Beside each figure stands the plain way of doing the same (one row a pass; transformers.generate), in the same process.
+Beside the answers stands transformers.generate, in the same process; the training loop's own figures are train.py's.
 Prints one JSON line a measurement. Weights may be random: speed and memory do not depend on their values.
 """
 
@@ -20,7 +20,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from core import dataset, presets, storage
-from core.batch import pack
 from core.config import TrainConfig
 from core.dataset import Identity, Message, Row
 from core.engine import Engine
@@ -83,33 +82,6 @@ def headline(engine: Engine, config: TrainConfig, rows: list[Row], folder: Path)
     }
 
 
-def one_row_a_pass(
-    engine: Engine, config: TrainConfig, rows: list[Row], name: str, steps: int = 3
-) -> dict[str, object]:
-    """The same optimizer step as batch 1 x accumulation 16: seconds a step, first one left out."""
-    import torch
-
-    seconds = []
-    with engine.turn() as resident:
-        examples = [resident.encoder.example(row.messages(config.system)) for row in rows[:16]]
-        total = sum(example.answer_tokens for example in examples)
-        for _ in range(steps):
-            begun = time.perf_counter()
-            for example in examples:
-                resident.backend.loss_and_grads(
-                    pack([example], resident.backend.device), engine.handle(name), total, False
-                )
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begun)
-            for parameter in resident.backend.adapter_parameters(engine.handle(name)):
-                parameter.grad = None
-    return {
-        "what": "peer: one row a pass, 16 passes a step",
-        "seconds_a_step": round(sum(seconds[1:]) / (steps - 1), 3),
-    }
-
-
 def pair(engine: Engine, adapter: str, tokens: int) -> list[dict[str, object]]:
     """Base alone, tuned alone, and both in one batch; greedy."""
     messages = (Message("system", "You are a helpful assistant."), Message("user", "Please tell me about yourself."))
@@ -160,51 +132,6 @@ def plain_generate(engine: Engine, tokens: int) -> dict[str, object]:
     return {"what": "peer: transformers.generate, base alone", "tokens_per_second": round(tokens / wall, 1)}
 
 
-def memory(engine: Engine, config: TrainConfig) -> list[dict[str, object]]:
-    """Peak of one optimizer step at several lengths, with and without recomputation, beside the estimate."""
-    import random
-
-    import torch
-
-    from core import estimate
-    from core.encode import IGNORE, Example
-
-    engine.create_adapter("memory", config)
-    found = []
-    with engine.turn() as resident:
-        optimizer = torch.optim.AdamW(resident.backend.adapter_parameters(engine.handle("memory")), lr=1e-5, fused=True)
-        for length, count, recompute in ((45, 12, False), (512, 1, False), (512, 4, False), (2048, 1, False),
-                                         (2048, 1, True), (4096, 1, True)):  # fmt: skip
-            draw = random.Random(0)
-            ids = [tuple(draw.randrange(1000) for _ in range(length)) for _ in range(count)]
-            examples = [Example(row, (IGNORE,) * (length // 2) + row[length // 2 :]) for row in ids]
-            answers = sum(example.answer_tokens for example in examples)
-            for _ in range(2):
-                reset()
-                resident.backend.loss_and_grads(
-                    pack(examples, resident.backend.device), engine.handle("memory"), answers, recompute
-                )
-                optimizer.step()
-                optimizer.zero_grad()
-            torch.cuda.synchronize()
-            begun = time.perf_counter()
-            resident.backend.loss_and_grads(
-                pack(examples, resident.backend.device), engine.handle("memory"), answers, recompute
-            )
-            torch.cuda.synchronize()
-            seconds = time.perf_counter() - begun
-            optimizer.zero_grad()
-            tokens = length * count
-            guess = estimate.peak_bytes(resident.info, config, engine.device, tokens, answers, recompute)
-            found.append({
-                "what": f"memory {config.quant_method} {count} x {length} recompute {recompute}",
-                "answer_tokens": answers, "tokens_per_second": round(tokens / seconds),
-                "estimate_with_context_gib": round(guess / 2**30, 2), **gigabytes(),
-            })  # fmt: skip
-    engine.detach("memory")
-    return found
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--model", default="pocket")
@@ -212,7 +139,6 @@ def main() -> None:
     arguments.add_argument("--preset", default="identity")
     arguments.add_argument("--tokens", type=int, default=128)
     arguments.add_argument("--nf4", action="store_true", help="also the QLoRA preset")
-    arguments.add_argument("--memory", action="store_true", help="also the peak of single steps beside the estimate")
     arguments.add_argument("--out", type=Path)
     parsed = arguments.parse_args()
     rows = read_rows(parsed.rows)
@@ -244,14 +170,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as home:
             for number in (1, 2):  # the second one shows the job without the first one's warming up
                 show(headline(engine, config, rows, Path(home) / f"run-{number}"))
-            show(one_row_a_pass(engine, config, rows, "run-2"))
             for record in pair(engine, "run-2", parsed.tokens):
                 show(record)
             engine.detach("run-1")
             engine.detach("run-2")
-            if parsed.memory:
-                for record in memory(engine, config):
-                    show(record)
             show(plain_generate(engine, parsed.tokens))
         engine.unload()
 
