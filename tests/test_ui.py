@@ -113,9 +113,9 @@ def test_what_is_no_learning_rate_is_refused_by_name(typed: object) -> None:
     "number", [1 / 3e4, 1.234567891e-4, 0.1 + 0.2, 12.3456789, 1e-4, 5e-324, 0.0, 1e16, 123456789.0]
 )
 def test_a_number_in_the_form_keeps_every_digit(number: float) -> None:
-    from ui.fields import _shown
+    from ui.fields import shown
 
-    assert float(_shown(number)) == number
+    assert float(shown("learning_rate", number)) == number
 
 
 def test_small_numbers_look_as_people_write_them() -> None:

@@ -18,7 +18,7 @@ def prepare_environment() -> None:
     if os.environ.get("GRADIO_VIBE_MODE"):
         raise UserError(
             Text(
-                zh="环境变量 GRADIO_VIBE_MODE 会让打开页面的人在这台机器上改写并运行代码。请先取消它(unset GRADIO_VIBE_MODE)再启动。",
+                zh="环境变量 GRADIO_VIBE_MODE 会让打开页面的人在这台机器上改写并运行代码。请先取消它（unset GRADIO_VIBE_MODE）再启动。",
                 en="GRADIO_VIBE_MODE lets whoever opens the page edit and run code on this machine. "
                 "Unset it (unset GRADIO_VIBE_MODE) and start again.",
             )

@@ -96,8 +96,8 @@ def _refused(host: str, port: int, error: OSError) -> Text:
     zh, en = _holder(port)
     here, _ = addresses(host, port)
     return Text(
-        zh=f"无法监听 {host}:{port}{zh}:{error.strerror}。如果 OneCard 已经在运行,直接打开 {here};"
-        f"否则换一个端口:--port {port + 1}。",
+        zh=f"无法监听 {host}:{port}{zh}：{error.strerror}。如果 OneCard 已经在运行，直接打开 {here}；"
+        f"否则换一个端口：--port {port + 1}。",
         en=f"Cannot listen on {host}:{port}{en}: {error.strerror}. If OneCard is running already, open "
         f"{here}; otherwise take another port: --port {port + 1}.",
     )
@@ -110,6 +110,6 @@ def _holder(port: int) -> tuple[str, str]:
     try:
         pids = (c.pid for c in psutil.net_connections("inet") if c.laddr and c.laddr.port == port and c.pid)
         process = psutil.Process(next(pids))
-        return f"(被进程 {process.pid} {process.name()} 占用)", f" (held by process {process.pid}, {process.name()})"
+        return f"（被进程 {process.pid} {process.name()} 占用）", f" (held by process {process.pid}, {process.name()})"
     except (psutil.Error, StopIteration):
         return "", ""

@@ -117,13 +117,13 @@ class DataTab:
         gr.on(edits, safe_call(self.on_edit), held, saved, trigger_mode="always_last", **quiet).then(**check)
 
         asks = (
-            (self.new, self.on_new, "data.new.ask", ""),
-            (self.rename, self.on_rename, "data.rename.ask", "shown"),
-            (self.delete, self.on_delete, "data.delete.ask", None),
+            (self.new, self.on_new, "data.new.ask", "data.new", ""),
+            (self.rename, self.on_rename, "data.rename.ask", "data.rename", "shown"),
+            (self.delete, self.on_delete, "data.delete.ask", "data.delete", None),
         )
-        for button, handler, question, default in asks:
+        for button, handler, question, deed, default in asks:
             inputs = [self.asked, *held]
-            script = _ask(self.page, question, default)
+            script = _ask(self.page, question, deed, default)
             button.click(safe_call(handler), inputs, js=script, **opens).then(**check)
         self.reload.click(safe_call(self.on_reload), [self.shown], **opens).then(**check)
         self.keep.click(safe_call(self.on_keep), held, saved, **quiet).then(**check)
@@ -334,12 +334,12 @@ def _dataset(held: Sequence[object]) -> Dataset:
     return Dataset(str(name), tuple(clean(rows)), Identity(*(str(word or "").strip() for word in identity)))
 
 
-def _ask(page: Page, question: str, default: str | None) -> str:
+def _ask(page: Page, question: str, deed: str, default: str | None) -> str:
     """The js that asks before an event: it puts the typed name, "" for a plain yes or null for no, in the first input.
 
-    `default` None asks yes or no; "shown" offers the table's present name.
+    `deed` is what the button that says yes does. `default` None asks yes or no; "shown" offers the table's present name.
     """
-    words = {"title": page.t(question), "ok": page.t("ask.ok"), "cancel": page.t("ask.cancel")}
+    words = {"title": page.t(question), "ok": page.t(deed), "cancel": page.t("ask.cancel"), "grave": default is None}
     kind = "confirm" if default is None else "prompt"
     offered = "rest[0]" if default == "shown" else "''"
     return f"async (asked, ...rest) => [await onecard.{kind}({json.dumps(words)}, {offered}), ...rest]"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from core.run import Event, Run
+from core.run import Event, Run, counted
 from ui import runs
+from ui.how import draw_how, peak
 from ui.page import Page
-from ui.pieces import checklist, safe
+from ui.pieces import checklist, safe, show_bytes
 from ui.plots import downsample, smooth
 from ui.probe_table import probe_table, stat_strip
 
@@ -29,78 +30,119 @@ class Follow:
             return {"run": "", "from": 0, "cursor": 0, "total_steps": 0, "state": "new", **nothing}
         cursor, end = asked.get("cursor"), len(run.events)
         start = cursor if isinstance(cursor, int) and 0 <= cursor <= end else 0
-        events = run.events[start:end]
+        if any(event["type"] == "resumed" for event in run.events[start:end]):
+            start = 0  # what was drawn of later steps does not count any more
+        before = counted(run.events[:end])
+        events = run.events[start:end] if start else before
         return {
             "run": run.id,
             "from": start,
             "cursor": end,
             "total_steps": run.steps,
-            "points": downsample(_curve(run.events[:end], start)),
+            "points": downsample(_curve(before, sum(e["type"] == "step" for e in events))),
             "eval": [(e["step"], e["loss"]) for e in events if e["type"] == "evaluated"],
             "probes": [e["step"] for e in events if e["type"] == "probed"],
             "state": run.status,
         }
 
     def state(self, run_id: str) -> str:
-        """The run's status."""
+        """The run's status, and how often it was resumed or its passes had to be made smaller."""
         run = self._run(run_id)
-        return run.status if run else ""
+        told = ("smaller_split", "resumed")
+        return f"{run.status} {sum(event['type'] in told for event in run.events)}" if run else ""
 
     def progress(self, run_id: str) -> str:
         """The run's status and how far it is."""
         run = self._run(run_id)
         return f"{run.status} {len(run.events)}" if run else ""
 
+    def plan(self, run_id: str) -> str:
+        """The run's status, how often its plan was made, and its peak memory as it is shown."""
+        run = self._run(run_id)
+        if run is None:
+            return ""
+        plans = sum(event["type"] in ("started", "resumed", "smaller_split") for event in run.events)
+        return f"{run.status} {plans} {show_bytes(peak(run))}"
+
     def probings(self, run_id: str) -> str:
         """The run's status and how often it was asked the fixed questions."""
         run = self._run(run_id)
-        return f"{run.status} {sum(event['type'] == 'probed' for event in run.events)}" if run else ""
+        return f"{run.status} {sum(event['type'] == 'probed' for event in run.history)}" if run else ""
 
     def draw_head(self, run_id: str) -> str:
-        """Title and status; the cause, if the run did not end well."""
+        """Title and status; the cause, if the run did not end well or otherwise than planned."""
         run = self._run(run_id)
         if run is None:
             return f'<div class="oc-run-head"><b>{safe(self.page.t("run.nothing"))}</b></div>'
         head = f'<div class="oc-run-head"><b>{safe(run.title)}</b>{runs.status_tag(self.page, run)}</div>'
-        if run.status == "failed":
-            return head + checklist([("bad", str(run.events[-1].get(f"message_{self.page.language}", "")))])
-        if run.status == "interrupted":
-            lines = [self.page.t("run.interrupted.note", step=run.step)]
-            checkpoints = run.folder / "checkpoints"
-            if any(checkpoints.glob("step-*")):
-                lines.append(self.page.t("run.interrupted.saved", folder=checkpoints))
-            return head + checklist(("warn", line) for line in lines)
-        return head
+        notes = [*self._damaged(run), *self._smaller(run), *self._ending(run)]
+        return head + checklist(notes) if notes else head
+
+    def _damaged(self, run: Run) -> list[tuple[str, str]]:
+        """Newer checkpoints that could not be read when the run went on."""
+        event = run.last("resumed")
+        if event is None or not event.get("damaged"):
+            return []
+        names = ", ".join(event["damaged"])
+        return [("warn", self.page.t("run.damaged", names=names, step=event["step"]))]
+
+    def _smaller(self, run: Run) -> list[tuple[str, str]]:
+        """What was done when memory ran out, the last time."""
+        event = run.last("smaller_split")
+        if event is None:
+            return []
+        key = "run.smaller.recompute" if event["recompute"] else "run.smaller"
+        return [("warn", self.page.t(key, step=int(event["step"]) + 1, tokens=f"{event['max_tokens']:,}"))]
+
+    def _ending(self, run: Run) -> list[tuple[str, str]]:
+        """Why the run ended, where that is not plain."""
+        if run.status in ("failed", "finished"):
+            last, language = run.events[-1], self.page.language
+            text = str(last.get(f"message_{language}") or last.get(f"reason_{language}") or "")
+            return [("bad" if run.status == "failed" else "ok", text)] if text else []
+        if run.status != "interrupted":
+            return []
+        lines = [self.page.t("run.interrupted.note", step=run.step)]
+        folder = run.folder / "checkpoints"
+        if any(folder.glob("step-*")):
+            lines.append(self.page.t("run.interrupted.saved", folder=folder))
+        return [("warn", line) for line in lines]
 
     def draw_strip(self, run_id: str) -> str:
         """Progress, loss, hits, time left, memory."""
         run = self._run(run_id)
         if run is None or not run.events:
             return stat_strip(self.page.language)
-        total = self.page.workspace.status().memory_total
-        return stat_strip(self.page.language, **_numbers(run), memory_bytes=total)
+        device = self.page.workspace.engine.device
+        numbers = {**_numbers(run), "memory_bytes": device.memory_total, "card": device.kind == "cuda"}
+        return stat_strip(self.page.language, **numbers)
+
+    def draw_how(self, run_id: str) -> str:
+        """How the run is carried out."""
+        run = self._run(run_id)
+        return draw_how(self.page, run) if run else ""
 
     def draw_probes(self, run_id: str) -> str:
         """The fixed questions and their answers at each probing."""
         run = self._run(run_id)
-        probings = [event for event in run.events if event["type"] == "probed"] if run else []
+        probings = [event for event in run.history if event["type"] == "probed"] if run else []
         return probe_table(probings, self.page.language)
 
     def _run(self, run_id: str) -> Run | None:
         return next((run for run in self.page.workspace.runs() if run.id == run_id), None)
 
 
-def _curve(events: Sequence[Event], start: int) -> list[tuple[float, float, float]]:
-    """(step, loss, smoothed loss) of the steps from event `start` on; the smoothing knows all those before."""
-    steps = [(i, event) for i, event in enumerate(events) if event["type"] == "step"]
-    smoothed = smooth([float(event["loss"]) for _, event in steps])
-    pairs = zip(steps, smoothed, strict=True)
-    return [(int(event["step"]), float(event["loss"]), value) for (i, event), value in pairs if i >= start]
+def _curve(events: Sequence[Event], newest: int) -> list[tuple[float, float, float]]:
+    """(step, loss, smoothed loss) of the `newest` last steps; the smoothing knows all those before."""
+    steps = [event for event in events if event["type"] == "step"]
+    smoothed = smooth([float(event["loss"]) for event in steps])
+    pairs = list(zip(steps, smoothed, strict=True))[len(steps) - newest :]
+    return [(int(event["step"]), float(event["loss"]), value) for event, value in pairs]
 
 
 def _numbers(run: Run) -> dict[str, object]:
     """What the strip shows of a run with events."""
-    done = [event for event in run.events if event["type"] == "step"]
+    done = [event for event in run.history if event["type"] == "step"]
     if not done:
         return {"steps": run.steps, "hits": run.hits}
     first, last, recent = done[0], done[-1], done[-10:]
@@ -115,5 +157,5 @@ def _numbers(run: Run) -> dict[str, object]:
         "seconds_left": pace * (run.steps - run.step) if run.status == "running" else None,
         "seconds_taken": ended.get("seconds") if ended else None,
         "seconds_per_step": pace,
-        "peak_memory_bytes": max(float(e["peak_memory_bytes"]) for e in done),
+        "peak_memory_bytes": peak(run),
     }

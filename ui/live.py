@@ -25,7 +25,12 @@ async function ask() {
       const answer = await server.live({run: wanted, seen: wanted === run ? seen : null});
       if (wanted === (props.value || '')) {
         run = wanted;
-        if (answer.html !== undefined) { body.innerHTML = answer.html; seen = answer.seen; }
+        if (answer.html !== undefined) {
+          const opened = body.querySelector('details')?.open;
+          body.innerHTML = answer.html;
+          seen = answer.seen;
+          if (opened) body.querySelector('details')?.setAttribute('open', '');
+        }
         if (answer.resting) pause = 3000;
       } else pause = 0;
     } catch (error) { pause = 3000; }

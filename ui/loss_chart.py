@@ -23,7 +23,7 @@ _STATIC = Path(__file__).parent / "static"
 _STRINGS: dict[str, Text] = {
     "title": Text("训练损失曲线", "Training loss"),
     "summary": Text(
-        "训练损失曲线:第 {step} 步,共 {total} 步,损失 {loss}", "Training loss: step {step} of {total}, loss {loss}"
+        "训练损失曲线：第 {step} 步，共 {total} 步，损失 {loss}", "Training loss: step {step} of {total}, loss {loss}"
     ),
     "empty": Text("曲线会在开始训练后出现", "The curve appears once training starts"),
     "raw": Text("原始值", "raw"),
@@ -33,7 +33,7 @@ _STRINGS: dict[str, Text] = {
     "step": Text("第 {n} 步", "Step {n}"),
     "log": Text("对数坐标", "Log scale"),
     "reset": Text("还原缩放", "Reset zoom"),
-    "trouble": Text("连接中断,正在重试…", "No connection, trying again…"),
+    "trouble": Text("连接中断，正在重试…", "No connection, trying again…"),
 }
 
 Metrics = Callable[[Mapping[str, object]], dict[str, object]]

@@ -43,8 +43,8 @@ def tag(text: str, kind: str = "") -> str:
 
 
 def checklist(items: Iterable[tuple[str, str]]) -> str:
-    """Lines of (level, text), each with a mark that does not rely on colour: ok, warn or bad."""
-    marks = {"ok": "✓", "warn": "!", "bad": "✕"}
+    """Lines of (level, text), each with a mark that does not rely on colour: ok, warn, bad or note."""
+    marks = {"ok": "✓", "warn": "!", "bad": "✕", "note": "i"}
     lines = (f'<li class="{level}"><i>{marks[level]}</i><span>{safe(text)}</span></li>' for level, text in items)
     return f'<ul class="oc-list">{"".join(lines)}</ul>'
 

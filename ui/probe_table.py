@@ -30,7 +30,7 @@ _KEPT_SKILLS = Text("能力保持", "Kept skills")
 _NEW = Text("新身份", "new identity")
 _OLD = Text("旧身份", "old identity")
 _CAPTION = Text("同样的问题在训练前后的回答", "Answers to the same questions before and after training")
-_WAITING = Text("第一次提问后,回答会出现在这里", "Answers appear here after the first probing")
+_WAITING = Text("第一次提问后，回答会出现在这里", "Answers appear here after the first probing")
 
 
 def probe_table(probings: Sequence[Probing], language: Language) -> str:
@@ -133,10 +133,11 @@ def stat_strip(
     seconds_per_step: float | None = None,
     peak_memory_bytes: float | None = None,
     memory_bytes: float | None = None,
+    card: bool = False,
 ) -> str:
     """Five numbers of a run: progress, loss and its change, identity hits, time, peak memory. None shows a dash.
 
-    The time is what is left, or, once `seconds_taken` is known, what it took.
+    The time is what is left, or, once `seconds_taken` is known, what it took. `card`: the memory is a card's.
     """
     change = "" if loss is None or first_loss is None or step < 2 else _change(loss - first_loss)
     total = f"/ {steps} " if steps else ""
@@ -155,7 +156,7 @@ def stat_strip(
         ),
         (time, None if seconds is None else _clock(seconds), per_step),
         (
-            Text("内存峰值", "Peak memory"),
+            Text("显存峰值" if card else "内存峰值", "Peak memory"),
             None if not peak_memory_bytes else f"{peak_memory_bytes / 1e9:.1f}",
             of_memory,
         ),

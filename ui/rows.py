@@ -32,7 +32,7 @@ def clean(value: object) -> list[Row]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise DatasetError(
             Text(
-                zh="表格内容的格式不对;请刷新页面后重试。",
+                zh="表格内容的格式不对；请刷新页面后重试。",
                 en="The table arrived in a wrong shape; reload the page and try again.",
             )
         )
@@ -50,7 +50,7 @@ def check_limits(rows: Sequence[Row]) -> None:
         if (turns := len(row.history)) > MAX_TURNS:
             raise DatasetError(
                 Text(
-                    zh=f"第 {i + 1} 行有 {turns} 轮对话,最多 {MAX_TURNS} 轮。请拆成几行。",
+                    zh=f"第 {i + 1} 行有 {turns} 轮对话，最多 {MAX_TURNS} 轮。请拆成几行。",
                     en=f"Row {i + 1} has {turns} turns; the limit is {MAX_TURNS}. Split it into several rows.",
                 ),
                 i,
@@ -59,7 +59,7 @@ def check_limits(rows: Sequence[Row]) -> None:
     if size > MAX_TABLE_BYTES:
         raise DatasetError(
             Text(
-                zh=f"表格太大:传给编辑器要 {size / 1e6:.1f} MB,最多 {MAX_TABLE_BYTES // 1_000_000} MB。请拆成几个数据集。",
+                zh=f"表格太大：传给编辑器要 {size / 1e6:.1f} MB，最多 {MAX_TABLE_BYTES // 1_000_000} MB。请拆成几个数据集。",
                 en=f"The table is too large: {size / 1e6:.1f} MB on its way to the editor; the limit is "
                 f"{MAX_TABLE_BYTES // 1_000_000} MB. Split it into several datasets.",
             )
@@ -70,7 +70,7 @@ def _check_count(rows: int) -> None:
     if rows > MAX_ROWS:
         raise DatasetError(
             Text(
-                zh=f"表格有 {rows} 行,最多 {MAX_ROWS} 行。请拆成几个数据集。",
+                zh=f"表格有 {rows} 行，最多 {MAX_ROWS} 行。请拆成几个数据集。",
                 en=f"The table has {rows} rows; the limit is {MAX_ROWS}. Split it into several datasets.",
             )
         )
@@ -109,7 +109,7 @@ def _check_length(cell: object, row: int) -> None:
     if isinstance(cell, str) and len(cell) > MAX_CELL_CHARACTERS:
         raise DatasetError(
             Text(
-                zh=f"第 {row + 1} 行有一格 {len(cell)} 个字,最多 {MAX_CELL_CHARACTERS} 个。请拆成几行。",
+                zh=f"第 {row + 1} 行有一格 {len(cell)} 个字，最多 {MAX_CELL_CHARACTERS} 个。请拆成几行。",
                 en=f"Row {row + 1} has a cell of {len(cell)} characters; the limit is {MAX_CELL_CHARACTERS}. Split it.",
             ),
             row,
@@ -119,7 +119,7 @@ def _check_length(cell: object, row: int) -> None:
 def _wrong(row: int) -> DatasetError:
     return DatasetError(
         Text(
-            zh=f"第 {row + 1} 行的格式不对;请刷新页面后重试。",
+            zh=f"第 {row + 1} 行的格式不对；请刷新页面后重试。",
             en=f"Row {row + 1} arrived in a wrong shape; reload the page and try again.",
         ),
         row,

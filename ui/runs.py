@@ -71,6 +71,7 @@ def _line(page: Page, run: Run, selected: bool) -> str:
             "title": page.t("runs.delete.ask", title=run.title),
             "ok": page.t("ask.delete"),
             "cancel": page.t("ask.cancel"),
+            "grave": True,
         }
         name = safe(page.t("runs.delete", title=run.title))
         actions += (

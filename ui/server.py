@@ -206,7 +206,7 @@ def _password(host: str) -> str:
     if not password:
         raise UserError(
             Text(
-                zh=f"--host {host} 会让其他机器也能打开本页面。请先设置密码再启动:export {PASSWORD}=你的密码;"
+                zh=f"--host {host} 会让其他机器也能打开本页面。请先设置密码再启动：export {PASSWORD}=你的密码；"
                 "只在本机使用则去掉 --host。",
                 en=f"--host {host} lets other machines open the page. Set a password first: export {PASSWORD}=...; "
                 "or leave --host out to serve this machine only.",

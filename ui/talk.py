@@ -120,7 +120,7 @@ def meter(page: Page, reply: Reply | None) -> str:
     """Time to the first token, speed and length; or that the answer waits for a training step."""
     t = page.t
     if reply is None:
-        return _line(t("talk.starting"))
+        return _line(t("talk.loading" if _loads_first(page) else "talk.starting"))
     if reply.first_token_seconds is None:
         return _line(t("talk.waiting" if reply.waiting else "talk.starting"))
     words = {
@@ -132,6 +132,14 @@ def meter(page: Page, reply: Reply | None) -> str:
     if reply.done and reply.finish in ("length", "cancelled"):
         line += " · " + t("talk.cut" if reply.finish == "length" else "talk.stopped")
     return _line(line)
+
+
+def _loads_first(page: Page) -> bool:
+    """Whether the answer has to wait for the model: none is in memory, or another one."""
+    workspace, resident = page.workspace, page.workspace.engine.resident
+    if resident is None or workspace.engine.state != "ready":
+        return True
+    return workspace.active is None and resident.info.name != workspace.model
 
 
 def idle_meter() -> str:

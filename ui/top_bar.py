@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import gradio as gr
 
+from core.downloads import downloads_of
+from core.transfer import Transfer
 from core.workspace import Status
 from ui.page import Page
 from ui.pieces import icon, safe, show_bytes
+from ui.transfers import in_words
 
 _TEMPLATE = """
 <header class="oc-top">
   <a class="oc-brand" href="${home}"><span class="oc-mark" aria-hidden="true"><i></i></span>${brand}</a>
   <span class="oc-chip oc-model" data-is="model"></span>
   <button type="button" class="oc-pill" data-is="pill" hidden><i></i><span></span></button>
+  <b class="oc-bar" data-is="transfer" role="progressbar" hidden><i></i></b>
   <span class="oc-space"></span>
   <span class="oc-memory" data-is="memory"><span></span><b role="img"><i></i></b></span>
   <a class="oc-chip" data-language="${other}" href="/${other}/" lang="${other}" title="${switch_title}">${switch_to}</a>
@@ -32,6 +36,11 @@ function show(state) {
   pill.hidden = !state.pill;
   pill.className = 'oc-pill' + (state.live ? ' live' : '');
   pill.lastElementChild.textContent = state.pill;
+  const transfer = part('transfer');
+  transfer.hidden = state.transfer === null;
+  transfer.setAttribute('aria-label', state.pill);
+  transfer.setAttribute('aria-valuenow', state.transfer ?? 0);
+  transfer.firstElementChild.style.width = (state.transfer ?? 0) + '%';
   const memory = part('memory');
   memory.firstElementChild.textContent = state.memory;
   memory.title = state.memory_title;
@@ -82,14 +91,16 @@ def _shown(page: Page) -> dict[str, object]:
     used, total = state.memory_used, state.memory_total
     hits = next((run.hits for run in page.workspace.runs() if run.id == state.run_id), None)
     amount = f"{used / 1e9:.1f} / {show_bytes(total)}"
+    under_way = _transfer(page)
     return {
         "state": state.state,
         "key": f"{state.state} {state.run_id} {state.model} {len(page.workspace.runs())}",
         "score": str(hits),
         "model": state.model.rstrip("/").rpartition("/")[2],
         "model_title": t("top.model", model=state.model, state=t(_MODEL_STATES.get(state.model_state, "top.absent"))),
-        "pill": _pill(page, state),
-        "live": state.state != "idle",
+        "pill": in_words(page, *under_way) if under_way else _pill(page, state),
+        "transfer": round(100 * under_way[1].share) if under_way else None,
+        "live": state.state != "idle" or under_way is not None,
         "memory": f"{_short(state.device)} · {amount}",
         "memory_title": t(_MEMORY[page.workspace.engine.device.kind], device=state.device, amount=amount),
         "share": round(100 * min(1.0, used / total)) if total else 0,
@@ -98,6 +109,15 @@ def _shown(page: Page) -> dict[str, object]:
 
 _MEMORY = {"cuda": "top.memory", "cpu": "top.memory.process"}
 _MODEL_STATES = {"absent": "top.absent", "loading": "top.loading", "ready": "top.ready", "failed": "top.failed"}
+
+
+def _transfer(page: Page) -> tuple[str, Transfer] | None:
+    """What is being read into memory, else what is being downloaded, with the key of its sentence."""
+    loading = page.workspace.engine.loading.now
+    if loading is not None:
+        return "transfer.loading", loading
+    download = downloads_of(page.workspace.home).now
+    return ("transfer.download", download) if download is not None else None
 
 
 def _pill(page: Page, state: Status) -> str:

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import gradio as gr
 
-from core.config import TrainConfig
+from core import train as training
+from core.checkpoints import newest_step
+from core.config import TrainConfig, fact_of
 from core.errors import BusyError, UserError
 from core.presets import Preset
 from core.workspace import Preview
-from ui import fields, notify, runs
+from ui import fields, notify, offers, runs
 from ui.follow import Follow
+from ui.get_model import GetModel
 from ui.live import Live
 from ui.loss_chart import LossChart
 from ui.page import Page
@@ -54,9 +57,11 @@ class TrainTab:
                 self.model = gr.Dropdown(
                     [], label=t("train.model"), allow_custom_value=True, elem_id="model", min_width=80
                 )
+            self.get = GetModel(self.page)
             self.form = fields.build_form(self.page.language, first.config)
-            self.preview = gr.HTML(elem_id="preview", apply_default_css=False)
-            self.button = gr.Button(t("train.start"), variant="primary", elem_id="start")
+            with gr.Column(elem_classes="oc-go"):
+                self.preview = gr.HTML(elem_id="preview", apply_default_css=False)
+                self.button = gr.Button(t("train.start"), variant="primary", elem_id="start")
 
     def _build_progress(self) -> None:
         t, page = self.page.t, self.page
@@ -67,7 +72,9 @@ class TrainTab:
             return follow.metrics(asked)
 
         self.head = Live(mark=follow.state, draw=follow.draw_head, elem_id="run-head")
+        self.resume = gr.Button(t("train.resume.anew"), visible=False, size="sm", elem_id="resume")
         self.strip = Live(mark=follow.progress, draw=follow.draw_strip, elem_id="run-strip")
+        self.how = Live(mark=follow.plan, draw=follow.draw_how, elem_id="run-how")
         with gr.Column(elem_classes="oc-card"):
             heading(t("chart.title"))
             self.chart = LossChart([metrics], page.language, elem_id="loss")
@@ -83,8 +90,13 @@ class TrainTab:
     @property
     def progress(self) -> list[gr.components.Component]:
         """What shows the chosen run and the button's role."""
-        shown = [self.selected, self.head, self.strip, self.chart, self.probes]
-        return [*shown, self.runs, self.role, self.button]
+        shown = [self.selected, self.head, self.strip, self.how, self.chart, self.probes]
+        return [*shown, self.runs, self.role, self.button, self.resume, *self.offered]
+
+    @property
+    def offered(self) -> list[gr.components.Component]:
+        """The fields of the form whose choices come and go with runs and tables."""
+        return [self.form.components[name] for name in fields.OFFERED]
 
     def wire(self, demo: gr.Blocks) -> None:
         """Connect the tab to itself; the frame calls `on_changed` when the server's state changes."""
@@ -92,12 +104,18 @@ class TrainTab:
         look = {"fn": shown(self.on_preview), "inputs": [self.dataset, *self.settings], "outputs": [self.preview],
                 "trigger_mode": "always_last", **quiet}  # fmt: skip
         progress = {"outputs": self.progress, **quiet}
-        demo.load(shown(self.on_load), None, [self.dataset, self.model, *self.form.all, *self.progress], **quiet)
+        loaded = dict.fromkeys([self.dataset, self.model, *self.form.all, *self.progress])
+        demo.load(shown(self.on_load), None, list(loaded), **quiet)
         self.preset.input(shown(self.on_preset), [self.preset], self.form.all, **quiet)
-        self.model.input(shown(self.on_model), [self.model], [self.model, self.preset, *self.form.all], **quiet)
+        chosen = [self.model, self.preset, *self.form.all]
+        self.model.input(shown(self.on_typed_model), [self.model], [*chosen, *self.get.outputs], **quiet)
+        self.get.wire(demo, self.on_model, chosen)
         gr.on([field.change for field in (self.dataset, self.model, *self.form.all)], **look)
+        source = self.form.components["adapters"]
+        source.input(shown(self.on_source), [source], self.form.all, **quiet)
         press = shown(self.on_press)
         self.button.click(press, [self.role, self.dataset, *self.settings], **progress)
+        self.resume.click(shown(self.on_resume), [self.selected], **progress)
         self.runs.open(shown(self.on_open), None, **progress)
         self.runs.remove(shown(self.on_remove), [self.selected], **progress)
 
@@ -105,7 +123,7 @@ class TrainTab:
         """Look at the tables again whenever the tab is opened: they may have changed on the first one."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
         look = [self.dataset, *self.settings]
-        opened = tab.select(shown(self.on_visit), [self.dataset], [self.dataset], **quiet)
+        opened = tab.select(shown(self.on_visit), [self.dataset], [self.dataset, *self.offered], **quiet)
         opened.then(shown(self.on_preview), look, [self.preview], **quiet)
 
     # Settings
@@ -123,14 +141,27 @@ class TrainTab:
             self.model: gr.update(choices=models, value=model),
             **dict(zip(self.form.all, filled, strict=True)),
             **self._show(newest.id if newest else None),
+            **offers.pickers(self.page, self.form, workspace.active.config if workspace.active else None),
         }
 
-    def on_visit(self, dataset: str | None) -> object:
+    def on_visit(self, dataset: str | None) -> Shown:
         """The tables there are now; the chosen one stays chosen while it exists."""
         names = self.page.workspace.datasets()
-        return gr.update(choices=names, value=dataset if dataset in names else next(iter(names), None))
+        chosen = dataset if dataset in names else next(iter(names), None)
+        return {self.dataset: gr.update(choices=names, value=chosen), **offers.pickers(self.page, self.form)}
 
-    def on_preset(self, preset: str) -> list[str]:
+    def on_source(self, typed: str | None) -> object:
+        """An adapter to go on from brings the settings that it was made with; the preview says what is wrong with it."""
+        folder = offers.folder_of(self.page, typed)
+        try:
+            theirs = offers.settings_of(self.page, folder) if folder else {}
+        except UserError:
+            theirs = {}
+        if not theirs:
+            return gr.skip()
+        return {self.form.components[name]: fields.shown(name, value) for name, value in theirs.items()}
+
+    def on_preset(self, preset: str) -> list[str | bool]:
         """A preset fills the form."""
         return fields.show(self._preset(preset).config)
 
@@ -138,19 +169,38 @@ class TrainTab:
         """Another base model brings its own preset; one that cannot be used leaves everything in place."""
         workspace, before = self.page.workspace, self.page.workspace.model
         with notify.told(self.page.language):
-            workspace.select_model((name or "").strip())
+            if not self.get.elsewhere(name):
+                workspace.select_model((name or "").strip())
         if workspace.model == before:
             return [before, gr.skip(), *(gr.skip() for _ in self.form.all)]
         fitting = self._first_preset()
         return [workspace.model, fitting.id, *fields.show(fitting.config)]
 
+    def on_typed_model(self, name: str | None) -> list[object]:
+        """A model was picked or typed: use it, or offer to download it. One handler, as the first one resets the picker."""
+        offered = self.get.on_typed(name)
+        return [*self.on_model(name or ""), *(offered[part] for part in self.get.outputs)]
+
     def on_preview(self, dataset: str | None, *settings: object) -> str:
         """What the run would take; a setting that cannot be used is named here, not in a toast at every key."""
         try:
-            preview = self.page.workspace.preview(dataset or "", self._config(*settings))
+            config = self._config(*settings)
+            preview = self.page.workspace.preview(dataset or "", config)
         except UserError as error:
             return checklist([("bad", error.of(self.page.language))])
-        return self._draw_preview(preview)
+        return self._draw_preview(preview, self._hints(config, settings[0]))
+
+    def _hints(self, config: TrainConfig, preset: object) -> list[tuple[str, str]]:
+        """What would forbid the start, and which settings of closed groups are not the preset's."""
+        hints, page = [], self.page
+        try:
+            training.check(config, page.workspace.engine.device)
+        except UserError as error:
+            hints.append(("bad", error.of(page.language)))
+        if odd := fields.changed(config, self._preset(str(preset)).config):
+            labels = page.t("list.comma").join(page.of(fact_of(name).label) for name in odd)
+            hints.append(("note", page.t("preview.changed", settings=labels)))
+        return hints
 
     def _first_preset(self) -> Preset:
         """The preset to begin with: the workspace's, or without a card the first one that needs none."""
@@ -167,14 +217,16 @@ class TrainTab:
         return f"{self.page.of(preset.name)}\n{note}"
 
     def _config(self, preset: str, model: str, *values: object) -> TrainConfig:
-        return fields.read(values, replace(self._preset(preset).config, model=model or self.page.workspace.model))
+        base = replace(self._preset(preset).config, model=model or self.page.workspace.model)
+        config = fields.read(values, base)
+        return replace(config, adapters=offers.folder_of(self.page, config.adapters))
 
     def _preset(self, preset: str) -> Preset:
         """The preset as it is for the chosen base model."""
         workspace = self.page.workspace
         return next((known for known in workspace.presets() if known.id == preset), workspace.default_preset)
 
-    def _draw_preview(self, preview: Preview) -> str:
+    def _draw_preview(self, preview: Preview, hints: list[tuple[str, str]]) -> str:
         t = self.page.t
         key, kind = _FITS[preview.fits]
         memory = t("preview.memory", needed=show_bytes(preview.memory_bytes), free=show_bytes(preview.free_bytes))
@@ -188,7 +240,7 @@ class TrainTab:
         facts = "".join(
             f"<div><dt>{safe(name)}</dt><dd>{safe(value)}{extra}</dd></div>" for name, value, extra in cells
         )
-        findings = [(f.level, self.page.of(f.text)) for f in preview.findings if f.level != "ok"]
+        findings = [*((f.level, self.page.of(f.text)) for f in preview.findings if f.level != "ok"), *hints]
         return f'<dl class="oc-preview">{facts}</dl>{checklist(findings) if findings else ""}'
 
     # The run
@@ -203,6 +255,14 @@ class TrainTab:
             return self._show(workspace.start(dataset or "", self._config(*settings)).id)
         except BusyError as error:
             # Started on another page meanwhile: say so, and show that run instead of the old one.
+            notify.warn(error.of(self.page.language))
+            return self.on_active()
+
+    def on_resume(self, selected: str | None) -> Shown:
+        """Go on with the run that is shown."""
+        try:
+            return self._show(self.page.workspace.resume(selected or "").id)
+        except BusyError as error:
             notify.warn(error.of(self.page.language))
             return self.on_active()
 
@@ -225,12 +285,31 @@ class TrainTab:
         """A run began, ended or was probed somewhere: bring list and button up to date, keep the chosen run."""
         if selected is None and self.page.workspace.active is not None:
             return self._show(self.page.workspace.active.id)
-        return {self.runs: runs.draw(self.page, self.page.workspace.runs(), selected), **self._show_button()}
+        listed = runs.draw(self.page, self.page.workspace.runs(), selected)
+        picks = offers.pickers(self.page, self.form)
+        return {self.runs: listed, **picks, **self._show_button(), **self._show_resume(selected)}
 
     def _show(self, run_id: str | None) -> Shown:
         listed = runs.draw(self.page, self.page.workspace.runs(), run_id)
-        parts = dict.fromkeys((self.head, self.strip, self.chart, self.probes), run_id or "")
-        return {self.selected: run_id, self.runs: listed, **parts, **self._show_button()}
+        parts = dict.fromkeys((self.head, self.strip, self.how, self.chart, self.probes), run_id or "")
+        return {
+            self.selected: run_id,
+            self.runs: listed,
+            **parts,
+            **self._show_button(),
+            **self._show_resume(run_id),
+            **offers.pickers(self.page, self.form),
+        }
+
+    def _show_resume(self, run_id: str | None) -> Shown:
+        """The button to go on with the shown run, where it has not finished and no run is in progress."""
+        workspace = self.page.workspace
+        run = next((run for run in workspace.runs() if run.id == run_id), None)
+        if run is None or not run.resumable or workspace.active is not None:
+            return {self.resume: gr.update(visible=False)}
+        step = newest_step(run)
+        words = self.page.t("train.resume", step=step) if step else self.page.t("train.resume.anew")
+        return {self.resume: gr.update(value=words, visible=True)}
 
     def _show_button(self) -> Shown:
         state, t = self.page.workspace.status().state, self.page.t

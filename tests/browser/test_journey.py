@@ -130,7 +130,7 @@ def test_one_press_changes_the_identity_while_the_page_shows_it(page: Page, app:
     begun = time.monotonic()
     start(page)
     wait_text(page, "#run-strip", r"[1-9]\d*\s*/\s*\d+ 步")
-    first = wait_text(page, "#probes", "PocketQwen")  # the old identity, asked before the first step
+    first = wait_text(page, "#probes", "PocketQwen")  # the old identity, asked with the first probing
     assert "你" in first and page.locator("#loss svg path").count() >= 2
     # A reload and a second browser see the same run; nothing stops.
     page.reload()
@@ -154,6 +154,15 @@ def test_one_press_changes_the_identity_while_the_page_shows_it(page: Page, app:
     assert page.locator("#probes mark").count() >= 8
     wait_text(page, "#start", "开始训练")
     assert seconds < 60 * (2 if os.environ.get("CI") else 1), seconds
+
+
+def test_the_button_that_deletes_says_so_and_enter_does_not_press_it(page: Page, app: App) -> None:
+    open_page(page, app)
+    page.click("#dataset-delete")
+    assert page.locator(".oc-dialog button").all_inner_texts() == ["取消", "删除"]
+    assert page.evaluate("document.activeElement.textContent") == "取消"
+    page.keyboard.press("Enter")
+    wait_text(page, "#rows", "50 行")
 
 
 def test_compare_answers_both_columns_old_left_and_new_right(page: Page, app: App) -> None:
@@ -205,6 +214,75 @@ def test_stop_keeps_the_adapter_and_chat_works_meanwhile(page: Page, app: App) -
     newest = max((app.home / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     assert (newest / "adapter" / "adapter_model.safetensors").is_file()
     assert json.loads((newest / "events.jsonl").read_text().splitlines()[-1])["type"] == "stopped"
+
+
+def test_a_stopped_run_goes_on_by_its_button_also_after_a_reload(page: Page, app: App) -> None:
+    open_page(page, app)
+    tab(page, "train")
+    stopped_at = int(re.findall(r"\d+", wait_text(page, "#resume", r"从第 \d+ 步继续训练"))[0])
+    page.click("#resume")
+    wait_text(page, "#start", "停止")
+    assert page.locator("#resume").is_hidden()
+    wait_text(page, "#run-strip", rf"\b(?!{stopped_at}\b)[1-9]\d*\s*/\s*6,?500 步", 90)
+    page.click("#start")
+    wait_text(page, "#run-head", "已停止", 30)
+    newest = max((app.home / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
+    events = [json.loads(line) for line in (newest / "events.jsonl").read_text().splitlines()]
+    (resumed,) = [event for event in events if event["type"] == "resumed"]
+    steps = [event["step"] for event in events[events.index(resumed) :] if event["type"] == "step"]
+    assert resumed["step"] == stopped_at and steps[0] == stopped_at + 1
+    assert f"从第 {steps[-1]} 步继续训练" in page.inner_text("#resume")
+
+
+def test_a_run_says_in_one_line_how_it_is_carried_out_and_the_rest_when_asked(page: Page, app: App) -> None:
+    open_page(page, app)
+    tab(page, "train")
+    line = wait_text(page, "#run-how", "内存峰值")
+    assert re.match(r"快速路径|普通方式", line) and "词元" not in line
+    page.click("#run-how summary")
+    assert "个词元" in page.inner_text("#run-how") and str(app.home) in page.inner_text("#run-how")
+
+
+def test_settings_wait_in_closed_groups_and_say_what_was_changed(page: Page, app: App) -> None:
+    open_page(page, app)
+    tab(page, "train")
+    assert page.locator("#field-learning-rate").is_visible() and page.locator("#group-lora").is_hidden()
+    page.click(".oc-advanced > button")
+    for group in ("optimizer", "lora", "data", "probes", "memory"):
+        page.wait_for_selector(f"#group-{group}")
+    assert page.locator("#field-use-dora").is_hidden()
+    page.click("#group-lora > button")
+    page.locator("#field-use-dora input[type=checkbox]").check()
+    wait_text(page, "#preview", "与方案不同：DoRA")
+    page.click("#group-lora > button")
+    page.locator("#preset label").first.click()
+    assert page.locator("#start").is_visible()
+    page.locator("#preset label").nth(1).click()
+    page.locator("#preset label").first.click()  # a preset fills the closed groups, too
+    page.wait_for_timeout(1500)
+    assert "与方案不同" not in page.inner_text("#preview")
+    page.click("#group-lora > button")
+    assert not page.locator("#field-use-dora input[type=checkbox]").is_checked()
+
+
+def test_an_earlier_run_is_picked_to_go_on_from_and_a_table_to_evaluate_on(page: Page, app: App) -> None:
+    open_page(page, app)
+    tab(page, "train")
+    page.click(".oc-advanced > button")
+    for group, field, choice, label in (
+        ("lora", "adapters", r"identity-50 · 第 \d+ 步", "接着训练"),
+        ("data", "val-dataset", "articles-8", "验证集"),
+    ):
+        page.click(f"#group-{group} > button")
+        page.click(f"#field-{field} input")
+        page.locator("[role=option]").filter(has_text=re.compile(choice)).first.click()
+        wait_text(page, "#preview", f"与方案不同：.*{label}")
+        page.click(f"#group-{group} > button")
+    assert page.locator("#preview .bad").count() == 0
+    page.click("#group-data > button")
+    page.locator("#field-val-dataset input").fill("nothing")
+    page.keyboard.press("Tab")
+    wait_text(page, "#preview", "没有名为“nothing”的数据集")
 
 
 def test_bad_settings_are_named_and_nothing_starts(page: Page, app: App) -> None:

@@ -90,7 +90,7 @@ def _zoom(page: object) -> None:
 
 def test_the_curve_draws_and_grows_by_the_cursor(chart: tuple[object, Source]) -> None:
     page, source = chart
-    _wait_for(page, "第 142 步,共 200 步")
+    _wait_for(page, "第 142 步，共 200 步")
     assert page.locator(".lc-plot .lc-eval").count() == 2
     assert page.locator(".lc-plot .lc-probe").get_attribute("d").count("M") == 3
     assert _marks(page)[0] == "0"
@@ -106,7 +106,7 @@ def test_another_run_starts_the_curve_anew(chart: tuple[object, Source]) -> None
     _wait_for(page, "第 142 步")
     source.run, source.points, source.steps = "second", [], 40
     source.grow(5)
-    _wait_for(page, "第 5 步,共 40 步")
+    _wait_for(page, "第 5 步，共 40 步")
     assert _marks(page)[-1] == "40"
 
 

@@ -75,6 +75,7 @@ window.onecard = (() => {
     box.setAttribute('aria-labelledby', title.id);
     cancel.textContent = asked.cancel;
     ok.textContent = asked.ok;
+    if (asked.grave) ok.className = 'grave';
     if (value === null) input.remove();
     else { input.value = value; input.setAttribute('aria-labelledby', title.id); }
     let answer = null;
@@ -83,7 +84,7 @@ window.onecard = (() => {
     box.addEventListener('close', () => { box.remove(); resolve(answer); });
     document.body.append(box);
     box.showModal();
-    if (value !== null) input.select(); else ok.focus();
+    if (value !== null) input.select(); else (asked.grave ? cancel : ok).focus();
   });
   const confirm = asked => dialog(asked, null);
   const prompt = (asked, value) => dialog(asked, value ?? '');
