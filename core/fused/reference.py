@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
 
 def _exact(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
@@ -113,26 +116,54 @@ def cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, scale: Tensor
     chosen = targets.clamp(min=0)[:, None]
     sums = exact.logsumexp(-1, keepdim=True)
     losses.copy_(torch.where(counted, (sums - exact.gather(1, chosen))[:, 0], 0.0))
-    gradient = (exact - sums).exp()
+    gradient = exact.sub_(sums).exp_()  # in the logits' own place, unless they are of 16 bits
     gradient.scatter_add_(1, chosen, torch.full_like(sums, -1.0))
-    logits.copy_(torch.where(counted[:, None], gradient * scale, 0.0))
+    gradient.mul_(torch.where(counted, scale, 0.0)[:, None])
+    if gradient is not logits:
+        logits.copy_(gradient)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """See Ops.attention. The log-sums are zeros here: the backward pass computes them anew."""
-    out = torch.cat([_attend(q[a:b], k[a:b], v[a:b]) for a, b in _rows(starts)])
-    return out, q.new_zeros(q.shape[1], q.shape[0])
+    """See Ops.attention. On a card the log-sums are zeros: the backward pass computes them anew."""
+    heads = _wide(q, k, v)
+    lse = q.new_zeros(q.shape[1], q.shape[0], dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+    out = torch.empty_like(q)
+    for a, b in _rows(starts):
+        row = [x[a:b].transpose(0, 1)[None] for x in heads]
+        if q.is_cpu:
+            found, lse[:, a:b] = _flash(*row, 0.0, True)
+        else:
+            found = scaled_dot_product_attention(row[0], row[1], row[2], is_causal=True)
+        out[a:b] = found[0].transpose(0, 1)
+    return out, lse
 
 
 def attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, starts: Tensor, longest: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See Ops.attention_backward."""
+    heads, found = _wide(q, k, v), [torch.empty_like(q) for _ in range(3)]
+    for a, b in _rows(starts):
+        row = [x[a:b].transpose(0, 1)[None] for x in (*heads, out, grad)]
+        work = _flash_backward if q.is_cpu else _by_autograd
+        parts = work(row[4], *row[:4], lse[None, :, a:b], 0.0, True)
+        for whole, part in zip(found, parts, strict=True):
+            whole[a:b] = part[0].transpose(0, 1)
+    dk, dv = (x.view(k.shape[0], k.shape[1], -1, k.shape[2]).sum(2) for x in found[1:])
+    return found[0], dk, dv
+
+
+def _wide(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values once for every query head."""
+    times = q.shape[1] // k.shape[1]
+    return q, k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
+
+
+def _by_autograd(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: object) -> tuple[Tensor, ...]:
     with torch.enable_grad():
         leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
-        again = torch.cat([_attend(*(leaf[a:b] for leaf in leaves)) for a, b in _rows(starts)])
-        found = torch.autograd.grad(again, leaves, grad)
-    return found[0], found[1], found[2]
+        again = scaled_dot_product_attention(leaves[0], leaves[1], leaves[2], is_causal=True)
+        return torch.autograd.grad(again, leaves, grad)
 
 
 def _rows(starts: Tensor) -> list[tuple[int, int]]:
@@ -140,14 +171,9 @@ def _rows(starts: Tensor) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(edges) if b > a]
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
-
-
 def accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
     """See Ops.accumulate."""
-    total.add_(a.to(total.dtype) @ b.to(total.dtype))
+    torch.addmm(total, a.to(total.dtype), b.to(total.dtype), out=total)
 
 
 def copies(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> Callable[[], None]:
