@@ -9,7 +9,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -47,7 +46,7 @@ class FlatAdapter:
 
     `data`, `grad`: (N,), of the parameters' own type (float32 outside of tests) and device. Each parameter begins at a
     multiple of 16 bytes; what lies between two is zero and stays zero. So the lora_A of neighbours that read the same
-    input (q, k, v; gate, up) are the rows of one (sum of ranks, in) matrix: `rows("...q_proj...", "...v_proj...")`.
+    input (q, k, v; gate, up) are the rows of one (sum of ranks, in) matrix, which the fused pass makes one product of.
 
     Autograd adds into the views as long as nobody sets a parameter's .grad to None; use `zero_grad`.
     """
@@ -79,20 +78,6 @@ class FlatAdapter:
     def section(self, name: SectionName) -> Section:
         """A section by its name; an absent one is empty."""
         return next((s for s in self.sections if s.name == name), Section(name, 0, 0))
-
-    def rows(self, first: str, last: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """(weights, gradients) of the neighbours `first` to `last` as one (sum of rows, columns) matrix each.
-
-        The names are whole parameter names. Raises ValueError if they are not neighbours of one width without a gap.
-        """
-        names = [place.name for place in self.places]
-        chosen = self.places[names.index(first) : names.index(last) + 1]
-        width = chosen[0].shape[-1] if chosen else 0
-        gaps = any(a.start + a.numel != b.start for a, b in pairwise(chosen))
-        if not chosen or gaps or any(place.shape[-1] != width for place in chosen):
-            raise ValueError(f"{first} to {last} is no matrix")
-        here = slice(chosen[0].start, chosen[-1].start + chosen[-1].numel)
-        return self.data[here].view(-1, width), self.grad[here].view(-1, width)
 
     def layout(self, adapter: str) -> str:
         """What lies where, as a digest. `adapter`: the name that the parameters' names contain, which does not count."""

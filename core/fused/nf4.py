@@ -30,11 +30,6 @@ class Scratch:
         """(rows + PAD, columns + PAD) of it."""
         return self._flat[: (rows + PAD) * (columns + PAD)].view(rows + PAD, columns + PAD)
 
-    @property
-    def bytes(self) -> int:
-        """What it takes."""
-        return self._flat.numel() * self._flat.element_size()
-
 
 class Quantised:
     """A group's weights in NF4 (weights.Store). `parts`: the members dequantised together, a piece each."""
