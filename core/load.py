@@ -1,22 +1,28 @@
 """A base model from its folder into memory: what from_pretrained makes, read faster and laid out for fused products.
 
-transformers builds the model; it is given weights that are still in their files and answers `weight[...]` by waiting
-for our reader (core.shards). Where that does not fit, from_pretrained reads the files itself.
+Where files and model agree name by name, our reader (core.shards) fills the buffers while transformers builds an empty
+model, which is then given them. Otherwise, and for NF4, from_pretrained is given weights that are still in their files
+and answers `weight[...]` by waiting for the reader. Where that does not fit either, it reads the files itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import re
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 from core.errors import ModelError
+from core.fused.sizes import FAMILIES
 from core.fused.weights import allocate
 from core.models import NO_BITSANDBYTES, ModelInfo, Progress
 from core.shards import Allocate, Block, Reader, Stored, stored_tensors
@@ -34,8 +40,8 @@ _ALONE = (
     (re.compile(r"(.+\.self_attn)\.o_proj\.(weight)"), ("o_proj",)),
     (re.compile(r"(.+\.mlp)\.down_proj\.(weight)"), ("down_proj",)),
 )
-# 16-bit weights read ahead of the quantiser: enough to keep the disk busy, little on a card of 8 GB.
-_AHEAD_BYTES = 256 * 2**20
+# 16-bit weights read ahead of the quantiser: one of a 7B's largest, and little on a card of 8 GB.
+_AHEAD_BYTES = 136 * 2**20
 _NUMBERS = re.compile(r"(\d+)")
 
 
@@ -63,69 +69,209 @@ def load_base(
     `state_dict` of contiguous copies.
     Raises ModelError if weights are missing, of another shape, or have no place in the model.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
-    _quiet_libraries()
     told = progress or (lambda name, done, total: None)
     told(info.label, 0, info.weight_bytes)
-    here = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(str(info.folder), **here)
-    config = AutoConfig.from_pretrained(str(info.folder), **here)
+
+    def report(done: int) -> None:
+        told(info.label, min(done, info.weight_bytes), info.weight_bytes)
+
+    kind = getattr(torch, dtype)
+    tensors = stored_tensors(info.folder)
+    room = allocate if padded else None
+    tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None
+    model: PreTrainedModel | None = None
+    with ThreadPoolExecutor(1) as pool, _short_turns():
+        if tensors is not None and quant_method != "bnb":
+            with Reader(where, None, report) as reader:
+                reader.weights(tensors, kind, _in_order, _places(tensors, "", room), every=True)
+                if info.family in FAMILIES:
+                    reader.start()  # before the seconds in which transformers is imported for the first time
+                model, tokenizer = _assembled(info, kind, where, reader, tensors, pool)
+        if model is None:
+            _quiet_libraries()
+            tokenizer = tokenizer or _tokenizer(info, pool)
+            model = _through_transformers(info, quant_method, kind, where, report, room)
+        assert tokenizer is not None
+        base = Base(model, tokenizer())
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+        torch.cuda.empty_cache()
+    told(info.label, info.weight_bytes, info.weight_bytes)
+    return base
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let threads take Python from each other more often while the block runs.
+
+    A reading thread wants it seven times a piece, for microseconds, and would wait the usual 5 ms each time for the one
+    that builds the tokenizer: a tenth of the pace.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _tokenizer(info: ModelInfo, pool: ThreadPoolExecutor) -> Callable[[], PreTrainedTokenizerBase]:
+    """Start to make the tokenizer; what is returned waits for it."""
+    from transformers import AutoTokenizer
+
+    options = {"local_files_only": True, "trust_remote_code": False}
+    return pool.submit(AutoTokenizer.from_pretrained, str(info.folder), **options).result
+
+
+def _config(info: ModelInfo) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(info.folder), local_files_only=True, trust_remote_code=False)
+
+
+# -- an empty model that is given its tensors --
+
+
+def _assembled(
+    info: ModelInfo,
+    dtype: torch.dtype,
+    where: torch.device,
+    reader: Reader,
+    tensors: Mapping[str, Stored],
+    pool: ThreadPoolExecutor,
+) -> tuple[PreTrainedModel | None, Callable[[], PreTrainedTokenizerBase]]:
+    """The model with what `reader` reads, and the tokenizer on its way; no model if only transformers can make it."""
+    _quiet_libraries()
+    config = _config(info)
+    model = _empty(config, dtype)
+    if model is not None:
+        _check_shapes(info, model, tensors)
+    agreed = model is not None and _agrees(model, tensors, dtype)
+    tokenizer = _tokenizer(
+        info, pool
+    )  # not sooner: all of the model is imported by now, and two must not import at once
+    if model is None or not agreed:
+        return None, tokenizer
+    _fill(model, reader.take_all(), where)
+    model.eval()
+    _name(info, model)
+    return model, tokenizer
+
+
+def _empty(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel | None:
+    """A model of that configuration whose parameters have no memory; its buffers do.
+
+    None where the class is of another kind, or the files hold quantised weights.
+    """
+    from accelerate import init_empty_weights
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    known = isinstance(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), type)
+    if not known or getattr(config, "quantization_config", None) is not None:
+        return None
+    with init_empty_weights(include_buffers=False), no_init_weights():
+        made = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation="sdpa")
+    return cast("PreTrainedModel", made)
+
+
+def _agrees(model: PreTrainedModel, tensors: Mapping[str, Stored], dtype: torch.dtype) -> bool:
+    """Whether the files hold exactly the model's parameters, under its names, and it keeps them all in `dtype`."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    family: Any = model
+    parameters = dict(model.named_parameters())
+    wider = family._keep_in_fp32_modules or family._keep_in_fp32_modules_strict
+    narrow = all(parameter.dtype == dtype for parameter in parameters.values())
+    # A buffer that is not in the files is computed when the model is built; this one as from_pretrained computes it.
+    computed = all(name.endswith("inv_freq") for name, _ in model.named_buffers())
+    named = parameters.keys() - family.all_tied_weights_keys.keys() == tensors.keys()
+    return named and computed and narrow and not wider and not get_model_conversion_mapping(family, add_legacy=False)
+
+
+def _fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], where: torch.device) -> None:
+    """Give an empty model its parameters, and put its buffers on the device."""
+    for name, tensor in tensors.items():
+        module, last = _place(model, name)
+        parameter = nn.Parameter(tensor)
+        cast(Any, parameter)._is_hf_initialized = True  # for transformers, which sets what has not got this anew
+        setattr(module, last, parameter)
+    for name, buffer in list(model.named_buffers(remove_duplicate=False)):
+        module, last = _place(model, name)
+        setattr(module, last, buffer.to(where))
+    loaded: Any = model
+    loaded._weight_conversions = []  # what save_pretrained has to undo, and in which order it goes
+    loaded.tie_weights()
+    left = [name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.is_meta]
+    assert not left, f"parameters without a value: {left}"
+
+
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that a parameter or buffer belongs to, and its name there."""
+    owner, _, last = name.rpartition(".")
+    return model.get_submodule(owner), last
+
+
+# -- through transformers --
+
+
+def _through_transformers(
+    info: ModelInfo,
+    quant_method: str,
+    dtype: torch.dtype,
+    where: torch.device,
+    report: Callable[[int], None],
+    room: Allocate | None,
+) -> PreTrainedModel:
+    """The model as from_pretrained puts it together, its files read by us if they can be."""
     options: dict[str, Any] = {
-        "dtype": getattr(torch, dtype),
+        "dtype": dtype,
         "device_map": {"": where},
         "attn_implementation": "sdpa",
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # so that they are reported: `_check` refuses them
     }
     if quant_method == "bnb":
-        options["quantization_config"] = _nf4(getattr(torch, dtype))
-    room = allocate if padded else None
-    model = _load_laid_out(info, config, options, where, told, room) or _load_as_stored(info, options)
+        options["quantization_config"] = _nf4(dtype)
+    model = _load_laid_out(info, options, where, report, room) or _load_as_stored(info, options)
     if quant_method == "bnb":
         _keep_backward_possible(model)
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)
-        torch.cuda.empty_cache()
-    told(info.label, info.weight_bytes, info.weight_bytes)
-    return Base(model, tokenizer)
+    return model
 
 
 def _load_laid_out(
     info: ModelInfo,
-    config: PreTrainedConfig,
     options: dict[str, Any],
     where: torch.device,
-    told: Progress,
+    report: Callable[[int], None],
     room: Allocate | None,
 ) -> PreTrainedModel | None:
     """The model through our reader; None if its files or its class need what only from_pretrained does."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig
-
-    tensors = stored_tensors(info.folder)
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    quantised_files = getattr(config, "quantization_config", None) is not None
-    if tensors is None or not isinstance(model_class, type) or quantised_files:
+    dtype, config, tensors = options["dtype"], _config(info), stored_tensors(info.folder)
+    empty = _empty(config, dtype)
+    if tensors is None or empty is None:
         return None
-    _check_shapes(info, config, tensors)
-    dtype = options["dtype"]
+    _check_shapes(info, empty, tensors)  # a quantiser takes weights of any shape
     places = _places(tensors, "bias" if "quantization_config" in options else "", room)
     # What transformers quantises or converts exists twice for a moment: little of that may be read ahead of it.
     passing = "quantization_config" in options or any(stored.dtype != dtype for stored in tensors.values())
-
-    def report(done: int) -> None:
-        told(info.label, min(done, info.weight_bytes), info.weight_bytes)
-
     with Reader(where, _AHEAD_BYTES if passing else None, report) as reader:
         weights = reader.weights(tensors, dtype, _in_order, places)
-        model, outcome = cast(Any, model_class).from_pretrained(None, config=config, state_dict=weights, **options)
+        model, outcome = cast(Any, type(empty)).from_pretrained(None, config=config, state_dict=weights, **options)
     _check(info, outcome)
     if any(parameter.dtype != dtype for name, parameter in model.named_parameters() if name in places):
         return None  # a family that keeps these in a wider type than the buffers they share
+    _name(info, model)
+    return cast("PreTrainedModel", model)
+
+
+def _name(info: ModelInfo, model: Any) -> None:
+    """Where the model is from, and how its makers would have it answer."""
+    from transformers import GenerationConfig
+
     model.config.name_or_path = model.name_or_path = str(info.folder)
     if (info.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(info.folder), local_files_only=True)
-    return cast("PreTrainedModel", model)
 
 
 def _load_as_stored(info: ModelInfo, options: dict[str, Any]) -> PreTrainedModel:
@@ -182,13 +328,9 @@ def _check(info: ModelInfo, outcome: Mapping[str, Any]) -> None:
     _refuse_shapes(info, [(name, tuple(stored), tuple(meant)) for name, stored, meant in outcome["mismatched_keys"]])
 
 
-def _check_shapes(info: ModelInfo, config: PreTrainedConfig, tensors: Mapping[str, Stored]) -> None:
-    """Compare the files with an empty model, before anything is read: a quantiser takes weights of any shape."""
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
-
-    with init_empty_weights(include_buffers=False):
-        meant = AutoModelForCausalLM.from_config(copy.deepcopy(config)).state_dict()
+def _check_shapes(info: ModelInfo, empty: PreTrainedModel, tensors: Mapping[str, Stored]) -> None:
+    """Compare the files with an empty model."""
+    meant = empty.state_dict()
     both = [(name, stored.shape, tuple(meant[name].shape)) for name, stored in tensors.items() if name in meant]
     _refuse_shapes(info, [found for found in both if found[1] != found[2]])
 

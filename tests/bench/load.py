@@ -2,6 +2,7 @@
 
     python tests/bench/load.py --model DIR [--times 3] [--only raw ours nf4 theirs theirs-nf4] [--out FILE]
     python tests/bench/load.py --make DIR [--layers 28]      writes a 7B-shaped model of random bf16 weights first
+    python tests/bench/load.py --make DIR --tokenizer DIR    the same with a real model's tokenizer, which takes longer
 
 Each way is timed `times` times in turns, every file read once before, so that all find it in the page cache; a disk
 slower than memory is measured by emptying that cache between calls (as root: echo 3 > /proc/sys/vm/drop_caches).
@@ -34,8 +35,8 @@ SHAPE = {
 }  # fmt: skip
 
 
-def make(folder: Path, layers: int) -> None:
-    """A Qwen2.5-7B-shaped model of `layers` layers with random weights; the pocket model's tokenizer."""
+def make(folder: Path, layers: int, tokenizer: Path) -> None:
+    """A Qwen2.5-7B-shaped model of `layers` layers with random weights, and the tokenizer of a folder."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.set_default_dtype(torch.bfloat16)
@@ -43,7 +44,7 @@ def make(folder: Path, layers: int) -> None:
         model = Qwen2ForCausalLM(Qwen2Config(num_hidden_layers=layers, **SHAPE))
     model.save_pretrained(folder, max_shard_size="4GB")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(models.POCKET_FOLDER / name, folder / name)
+        shutil.copyfile(tokenizer / name, folder / name)
     torch.set_default_dtype(torch.float32)
 
 
@@ -100,13 +101,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--make", type=Path)
     parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--tokenizer", type=Path, default=models.POCKET_FOLDER)
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     folder = asked.make or asked.model
     if asked.make is not None and not (folder / "config.json").exists():
-        make(folder, asked.layers)
+        make(folder, asked.layers, asked.tokenizer)
     where = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     info = models.inspect(str(folder))
     load._quiet_libraries()
