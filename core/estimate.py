@@ -15,6 +15,7 @@ from typing import Literal
 from core.config import TrainConfig
 from core.device import Device
 from core.errors import WontFitError
+from core.fused.room import answer_bytes
 from core.fused.sizes import FAMILIES, HEAD_NORM, PAD, Depth, Ranks, Shape, Way, arena_bytes, shallowest
 from core.lora import ALL_LINEAR, GROUPS
 from core.models import ModelInfo
@@ -35,7 +36,7 @@ _PACK_CUDA, _PACK_CPU = 4096, 2048
 # From here on a row goes alone through the fused pass: cuDNN's attention for one row is twice as fast as any for several.
 _ALONE = 1536
 # Answers while a run is on: two columns of 2,048 tokens in the cache.
-_CHAT_TOKENS = 4096
+_CHAT_TOKENS, _CHAT_ROWS, _CHAT_LENGTH = 4096, 2, 128
 # Positions whose logits exist at one time: at 1,024 the head runs at full speed, at 128 a tenth of it slower.
 _LOGIT_ROWS = (1024, 256, 128)
 # What the most tokens of a pass are divided by, in search of a size that fits.
@@ -44,6 +45,9 @@ _PARTS = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 8)
 _PASS_TOKENS = 130
 # Time of a pass that makes gate/up, or whole layers, a second time; one that keeps everything is 1.
 _MLP_AGAIN, _WHOLE_AGAIN = 1.27, 1.34
+# What is added to that by an embedding matrix in host memory, and by layers' inputs that go there and come back: 14 KB a
+# layer and token of a 7B, 7 us a token in all at 50 GB/s beside 55 us of computing, most of it at the same time.
+_EMBEDDINGS_AWAY, _INPUTS_AWAY = 0.06, 0.03
 
 # Dense 16-bit tensor-core peak by card, in TFLOP/s, from the vendors' data sheets; used for the first guess of time only.
 _TFLOPS = {
@@ -286,7 +290,7 @@ def plan(
     `lengths`: (tokens, answer tokens) of each row. `fast`: False where the loaded model turned out to have no fused pass.
     """
     limit = free_bytes if not config.max_memory_gb else min(free_bytes, int(config.max_memory_gb * 1e9))
-    limit -= _chat_bytes(info, device)
+    limit -= _chat_bytes(info, config, device)
     ours = fast and fused(info, config, device)
     rows = _Rows.of(lengths, config, alone=ours and device.kind == "cuda")
     most = max(rows.longest, min(rows.most, _PACK_CUDA if device.kind == "cuda" else _PACK_CPU))
@@ -307,8 +311,8 @@ def _ways(
     info: ModelInfo, config: TrainConfig, device: Device, rows: _Rows, cap: int, limit: int, ours: bool
 ) -> Iterator[Plan]:
     """Ways to run passes of up to `cap` tokens, each with its peak, those of the least memory last."""
-    kept, whole = Depth(), Depth.all(info.layers)
-    modes = {"auto": (kept, whole), "on": (whole,), "off": (kept,)}[config.gradient_checkpointing]
+    kept, least_kept = Depth(), Depth.all(info.layers)
+    modes = {"auto": (kept, least_kept), "on": (least_kept,), "off": (kept,)}[config.gradient_checkpointing]
     answers = rows.answers(cap)
 
     def at(depth: Depth, logit_rows: int = _LOGIT_ROWS[0], host: bool = False, room: int = 0) -> Plan:
@@ -318,38 +322,45 @@ def _ways(
     if not ours:
         yield from (at(depth) for depth in modes)
         return
-    hosts = (False,) if info.tied_embeddings else (False, True)
-    for host, logit_rows in itertools.product(hosts, _LOGIT_ROWS):
-        least = at(modes[-1], logit_rows, host)
+    away = (False, True) if device.kind == "cuda" else (False,)  # on a processor it is the same memory
+    hosts = (False,) if info.tied_embeddings else away
+    for host, inputs, logit_rows in itertools.product(hosts, away, _LOGIT_ROWS):
+        whole = Depth.all(info.layers, inputs)
+        least = at(replace(modes[-1], host_inputs=inputs), logit_rows, host)
         if config.gradient_checkpointing != "auto" or least.memory_bytes > limit:
             yield least
             continue
         sizes, width = (shape_of(info), ranks_of(info, config), *_bucket(cap, answers)), _width(config, device)
         room = limit - least.memory_bytes + arena_bytes(*sizes, whole, logit_rows, width)
-        depth = shallowest(*sizes, logit_rows, room, width)
+        depth = shallowest(*sizes, logit_rows, room, width, inputs)
         assert depth is not None
         yield at(depth, logit_rows, host, arena_bytes(*sizes, depth, logit_rows, width))
+        if depth == kept and not host and logit_rows == _LOGIT_ROWS[0]:
+            return  # nothing is given up: what follows would give up something for no smaller a pass
 
 
 def _cost(plan: Plan, info: ModelInfo, config: TrainConfig, rows: _Rows, width: int) -> float:
     """Time a token of a usual step, in units of one in an endless pass that keeps everything."""
     passes = math.ceil(rows.step / plan.max_tokens)
     tokens, depth = math.ceil(rows.step / passes), plan.recompute
-    if plan.room and depth:
+    if plan.room and (depth or depth.host_inputs):
         sizes = (shape_of(info), ranks_of(info, config), *_bucket(tokens, rows.answers(tokens)))
-        found = shallowest(*sizes, plan.logit_rows, plan.room, width)
+        found = shallowest(*sizes, plan.logit_rows, plan.room, width, depth.host_inputs)
         depth = depth if found is None else found
     mlp, whole = depth.mlp / info.layers, depth.whole / info.layers
     again = 1 + mlp * (_MLP_AGAIN - 1) + whole * (_WHOLE_AGAIN - 1)
-    small = 0.002 * _LOGIT_ROWS.index(plan.logit_rows) + 0.06 * plan.host_embeddings
+    small = 0.002 * _LOGIT_ROWS.index(plan.logit_rows) + _EMBEDDINGS_AWAY * plan.host_embeddings
+    small += _INPUTS_AWAY * depth.host_inputs
     return again * (1 + _PASS_TOKENS / tokens) + small
 
 
-def _chat_bytes(info: ModelInfo, device: Device) -> int:
-    """What answering meanwhile may take: keys and values of 16 bits."""
+def _chat_bytes(info: ModelInfo, config: TrainConfig, device: Device) -> int:
+    """What answering a pair of short questions meanwhile takes; where memory runs out, answers wait or are divided."""
     if device.kind != "cuda":
         return 0
-    return _CHAT_TOKENS * info.layers * 2 * info.kv_heads * info.head_dim * 2
+    if not fused(info, config, device):
+        return _CHAT_TOKENS * info.layers * 2 * info.kv_heads * info.head_dim * 2  # keys and values of 16 bits
+    return answer_bytes(shape_of(info), _CHAT_ROWS, _CHAT_LENGTH, config.lora_rank)
 
 
 def _wont_fit(needed: int, free: int) -> Text:

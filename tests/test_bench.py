@@ -46,13 +46,14 @@ def test_every_measurement_runs_and_is_written_down(
         "--recompute", "auto", "on", "--repeat", "1", "--steps", "2", "--set", "gradient_accumulation_steps=2",
         "max_steps=2", "--peer", "plain", "--peer-steps", "2", "--click", "1", "--losses", str(curves), "--float32",
         "--estimate-table", "--estimate-presets", "identity", "--estimate-shapes", "224x2", "--estimate-ranks", "4",
+        "--estimate-budgets", "none:30",
         "--out", str(out),
     ])  # fmt: skip
     assert [r["failed"] for r in records if "failed" in r] == []
     assert len(out.read_text().splitlines()) == len(records)
     kinds = [r["what"] for r in records]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "load": 2, "loop": 3 * 4, "click": 1, "losses": 1, "estimate": 2,
+        "load": 2, "loop": 3 * 4, "click": 1, "losses": 1, "estimate": 3,
     }  # fmt: skip
     long = [r for r in records if r.get("workload") == "long"]
     assert {(r["n_steps"], r["tokens"]) for r in long} == {(2, 2 * 2 * 224)}

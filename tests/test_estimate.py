@@ -97,6 +97,37 @@ def test_the_shallowest_depth_is_the_first_that_fits(room_share: float) -> None:
     assert shallowest(shape, ranks, 512, 64, 64, whole - 1) is None
 
 
+@pytest.mark.parametrize("share", [1.0, 0.99, 0.8, 0.5, 0.2, 0.0])
+def test_inputs_go_to_the_host_before_anything_is_computed_again(share: float) -> None:
+    shape, ranks = Shape(64, 4, 2, 16, 128, 6, 1000), Ranks(24, 8, 16, 8)
+    order = [Depth()] + [Depth(0, n, True) for n in range(6)] + [Depth(n, 6 - n, True) for n in range(7)]
+    sums = [arena_bytes(shape, ranks, 512, 64, depth, 64) for depth in order]
+    assert sums[0] - sums[1] == (6 - 2) * 512 * 64 * 2
+    room = int(sums[-1] + (sums[0] - sums[-1]) * share)
+    found = shallowest(shape, ranks, 512, 64, 64, room, host_inputs=True)
+    assert found == next(depth for depth, size in zip(order, sums, strict=True) if size <= room)
+    assert shallowest(shape, ranks, 512, 64, 64, sums[-1] - 1, host_inputs=True) is None
+
+
+def test_the_least_memory_of_long_rows_is_what_was_asked() -> None:
+    # 15.0 GiB of a card, and 5.3 GiB that torch allocates: what CUDA and bitsandbytes take is beside that.
+    bf16, nf4 = plan(LONG, 15.0), plan(LONG, 6.22, quant_method="bnb")
+    assert bf16.recompute == nf4.recompute == Depth.all(28, host_inputs=True)
+    assert bf16.memory_bytes < 14.8 * GIB and nf4.memory_bytes - 1e9 < 5.1 * GIB
+
+
+def test_on_a_processor_nothing_goes_to_the_host_since_it_is_there() -> None:
+    processor = Device("cpu", "test", 64 * GIB)
+    config = TrainConfig()
+    most = estimate.plan(QWEN_7B, config, processor, LONG, 64 * GIB)
+    for share in (0.99, 0.98, 0.97):
+        try:
+            found = estimate.plan(QWEN_7B, config, processor, LONG, int(most.memory_bytes * share))
+        except WontFitError:
+            continue
+        assert not found.host_embeddings and not found.recompute.host_inputs
+
+
 def test_a_shared_embedding_never_goes_to_the_host() -> None:
     tied = replace(QWEN_7B, tied_embeddings=True)
     found = estimate.plan(tied, TrainConfig(), CARD, LONG, int(15.5 * GIB))

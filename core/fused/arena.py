@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.fused.sizes import Buffer, Depth, Ranks, Shape, arena_bytes, buffers, place
+from core.fused.inputs import HostInputs, Inputs
+from core.fused.sizes import INPUT_SLOTS, Buffer, Depth, Ranks, Shape, arena_bytes, buffers, place
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,16 @@ class Saved:
 
 
 class Frame:
-    """All buffers of a pass of one size, as views of the arena."""
+    """All buffers of a pass of one size, as views of the arena, and what takes the layers' inputs to the host and back."""
 
-    def __init__(self, views: dict[str, Tensor], shape: Shape, depth: Depth, tokens: int, answers: int) -> None:
-        self.tokens, self.answers = tokens, answers
-        self.saved = [_saved(views, layer, depth.kind(layer)) for layer in range(shape.layers)]
+    def __init__(
+        self, views: dict[str, Tensor], shape: Shape, depth: Depth, tokens: int, answers: int, inputs: Inputs
+    ) -> None:
+        self.tokens, self.answers, self.inputs = tokens, answers, inputs
+        self.saved = [_saved(views, layer, depth) for layer in range(shape.layers)]
         self.last, self.rstd = views["last"], views["rstd"]
         self.n, self.y = views["n"], views["y"]
-        self.dh = (views["dh.0"], views["dh.1"])
+        self.dh = views["dh"]
         self.t, self.losses = views["t"], views["losses"]
         pad = views["n"].shape[1] - shape.hidden
         self.act = _view(views["act"], tokens, shape.mlp + pad)
@@ -57,6 +60,7 @@ class Arena:
         self._shape, self._dtype, self._device = shape, dtype, device
         self._block: Tensor | None = None
         self._frames: dict[object, Frame] = {}
+        self._host: list[Tensor] = []
 
     @property
     def bytes(self) -> int:
@@ -69,9 +73,10 @@ class Arena:
         return self._dtype.itemsize
 
     @property
-    def address(self) -> int:
-        """Where the block begins."""
-        return 0 if self._block is None else self._block.data_ptr()
+    def address(self) -> tuple[int, int]:
+        """Where the block begins, and the first of the inputs in host memory."""
+        host = self._host[0].data_ptr() if self._host else 0
+        return (0 if self._block is None else self._block.data_ptr()), host
 
     def frame(self, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int) -> Frame:
         """The buffers of such a pass. A pass larger than any before moves the block: frames given earlier are void."""
@@ -83,12 +88,29 @@ class Arena:
                 self.release()
                 self._block = torch.empty(needed, dtype=torch.uint8, device=self._device)
             assert self._block is not None
-            views, offset = {}, 0
+            views: dict[str, Tensor] = {}
+            free: dict[str | None, int] = {None: 0}  # where the next buffer begins, in the block and inside others
             for item in buffers(self._shape, ranks, tokens, answers, depth, logit_rows):
-                views[item.name] = self._carve(self._block, offset, item)
-                offset += place(item, width)
-            self._frames[key] = Frame(views, self._shape, depth, tokens, answers)
+                begin = free[item.inside]
+                views[item.name] = self._carve(self._block, begin, item)
+                free[item.inside] = begin + place(item, width)
+                free[item.name] = begin
+            inputs = self._inputs(views, tokens) if depth.host_inputs else Inputs()
+            self._frames[key] = Frame(views, self._shape, depth, tokens, answers, inputs)
         return self._frames[key]
+
+    def _inputs(self, views: dict[str, Tensor], tokens: int) -> HostInputs:
+        """Frames share the host's memory as they share the device's."""
+        slots = [views[f"h.{layer}"] for layer in range(min(INPUT_SLOTS, self._shape.layers))]
+        count, width = max(0, self._shape.layers - INPUT_SLOTS), self._shape.hidden
+        if count and (not self._host or self._host[0].shape[0] < tokens):
+            self._frames.clear()
+            pinned = self._device.type == "cuda"
+            if pinned:
+                torch.cuda.synchronize(self._device)  # a graph's copies into the ones before may be under way
+            # One by one: pinned memory is rounded up to a power of two.
+            self._host = [torch.empty(tokens, width, dtype=self._dtype, pin_memory=pinned) for _ in range(count)]
+        return HostInputs(slots, [whole[:tokens] for whole in self._host])
 
     def _carve(self, block: Tensor, offset: int, item: Buffer) -> Tensor:
         exact = torch.float64 if self._dtype == torch.float64 else torch.float32
@@ -101,6 +123,9 @@ class Arena:
     def release(self) -> None:
         """Give the block back."""
         self._frames.clear()
+        if self._host and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # copies of a pass that broke off may be under way
+        self._host = []
         if self._block is None:
             return
         self._block = None
@@ -108,8 +133,9 @@ class Arena:
             torch.cuda.empty_cache()
 
 
-def _saved(views: dict[str, Tensor], layer: int, kind: str) -> Saved:
-    where: dict[str, object] = {"h": layer, "rstd1": layer, "rstd2": layer, "xd": layer}
+def _saved(views: dict[str, Tensor], layer: int, depth: Depth) -> Saved:
+    kind, slot = depth.kind(layer), layer % INPUT_SLOTS if depth.host_inputs else layer
+    where: dict[str, object] = {"h": slot, "rstd1": layer, "rstd2": layer, "xd": layer}
     where |= dict.fromkeys(("xq", "qkv", "xo", "o", "h2"), "again" if kind == "whole" else layer)
     where |= dict.fromkeys(("xg", "gu"), layer if kind == "none" else "again")
     return Saved(kind=kind, **{name: views[f"{name}.{place}"] for name, place in where.items()})

@@ -65,15 +65,17 @@ class Decoder:
         log_sums = self._forward(rows, frame, cos, sin)
         self._head(rows, frame, backward=True)
         ops, d = self.ops, self.shape.hidden
-        now, other = frame.dh
-        ops.rms_backward(frame.y[:-1, :d], frame.last, self.norm, frame.rstd, None, now[:, :d], frame.n[:-1, :d])
+        grad = frame.dh[:, :d]
+        ops.rms_backward(frame.y[:-1, :d], frame.last, self.norm, frame.rstd, None, grad, frame.n[:-1, :d])
         for index in range(self.shape.layers - 1, -1, -1):
             layer, saved = self.layers[index], frame.saved[index]
+            frame.inputs.again(index)
             lse = self._again(layer, saved, rows, frame, cos, sin)
             kept = log_sums.pop()
-            self._mlp_backward(layer, saved, frame, now, other)
+            self._mlp_backward(layer, saved, frame)
             turn = (cos, sin, kept if lse is None else lse)
-            self._attention_backward(layer, saved, rows, frame, turn, other, now if index else None)
+            self._attention_backward(layer, saved, rows, frame, turn, index > 0)
+        frame.inputs.rest()
 
     @torch.no_grad()
     def losses(self, rows: Rows, frame: Frame) -> None:
@@ -81,6 +83,7 @@ class Decoder:
         cos, sin = self.rotary(rows.positions)
         self._forward(rows, frame, cos, sin)
         self._head(rows, frame, backward=False)
+        frame.inputs.rest()
 
     def _forward(self, rows: Rows, frame: Frame, cos: Tensor, sin: Tensor) -> list[Tensor]:
         """Up to the last norm, in frame.n. Returns each layer's attention log-sums."""
@@ -88,7 +91,8 @@ class Decoder:
         n, y = frame.n[:-1, :d], frame.y[:-1]
         log_sums: list[Tensor] = []
         before: Tensor | None = None
-        for layer, saved in zip(self.layers, frame.saved, strict=True):
+        for index, (layer, saved) in enumerate(zip(self.layers, frame.saved, strict=True)):
+            frame.inputs.before(index)
             if before is None:
                 if self.embedding is not None:
                     torch.index_select(self.embedding, 0, rows.ids, out=saved.h)
@@ -96,6 +100,7 @@ class Decoder:
             else:
                 ops.add_rms(before, y[:, :d], layer.norm1, self.eps, saved.h, n, saved.rstd1)
             log_sums.append(self._attend(layer, saved, rows, frame, cos, sin))
+            frame.inputs.after(index)
             self._gate_up(layer, saved, frame)
             act = frame.act[:, : self.shape.mlp]
             ops.swiglu(saved.gu[:, : 2 * self.shape.mlp], act)
@@ -166,15 +171,15 @@ class Decoder:
         self._gate_up(layer, saved, frame)
         return lse
 
-    def _mlp_backward(self, layer: Layer, saved: Saved, frame: Frame, grad: Tensor, out: Tensor) -> None:
-        """Gradient by the block's output in grad (T, D + PAD) -> by saved.h2 in out (T, D + PAD)."""
-        ops, d, f = self.ops, self.shape.hidden, self.shape.mlp
+    def _mlp_backward(self, layer: Layer, saved: Saved, frame: Frame) -> None:
+        """Gradient by the block's output in frame.dh (T, D + PAD) -> by saved.h2, in place."""
+        ops, d, f, grad = self.ops, self.shape.hidden, self.shape.mlp, frame.dh
         act, y, n = frame.act[:, :f], frame.y[:-1, :d], frame.n[:-1, :d]
         t = layer.down.backward(ops, grad, saved.xd, frame.t, act)
-        ops.swiglu_backward(saved.gu[:, : 2 * f], act)
-        layer.down.down_gradient(ops, t, act)
-        t = layer.gate_up.backward_wide(ops, saved.gu, saved.xg, frame.t, frame.y[:-1])
-        ops.rms_backward(y, saved.h2, layer.norm2, saved.rstd2, grad[:, :d], out[:, :d], n)
+        gate, up = layer.gate_up.up_thin(saved.xg)
+        ops.swiglu_backward(saved.gu[:, : 2 * f], act, gate, up, layer.down.down_thin(t))
+        t = layer.gate_up.backward_wide(ops, saved.gu, frame.t, frame.y[:-1])
+        ops.rms_backward(y, saved.h2, layer.norm2, saved.rstd2, grad[:, :d], grad[:, :d], n)
         layer.gate_up.down_gradient(ops, t, n)
 
     def _attention_backward(
@@ -184,14 +189,13 @@ class Decoder:
         rows: Rows,
         frame: Frame,
         turn: tuple[Tensor, Tensor, Tensor],
-        grad: Tensor,
-        out: Tensor | None,
+        wanted: bool,
     ) -> None:
-        """Gradient by saved.h2 in grad (T, D + PAD) -> by saved.h in out (T, D + PAD), None if nothing needs it.
+        """Gradient by saved.h2 in frame.dh (T, D + PAD) -> by saved.h, in place and only if it is `wanted`.
 
         `turn`: cosines, sines, and the attention's log-sums.
         """
-        ops, shape = self.ops, self.shape
+        ops, shape, grad = self.ops, self.shape, frame.dh
         d, rank = shape.hidden, layer.out.rank
         y, n = frame.y[:-1, :d], frame.n[:-1, :d]
         kept = saved.o[:, shape.query : shape.query + rank] if layer.out.joined else saved.xo
@@ -208,9 +212,9 @@ class Decoder:
         if layer.head_norms is not None:
             norms = (layer.head_norms, self.eps, shape.heads, shape.kv_heads)
             ops.head_norm_backward(frame.dqkv, saved.qkv, *norms)
-        t = layer.qkv.backward(ops, frame.dqkv, saved.xq, frame.t, None if out is None else y)
-        if out is None:
-            ops.rms(saved.h, layer.norm1, self.eps, n, saved.rstd1)
+        t = layer.qkv.backward(ops, frame.dqkv, saved.xq, frame.t, y if wanted else None)
+        if wanted:
+            ops.rms_backward(y, saved.h, layer.norm1, saved.rstd1, grad[:, :d], grad[:, :d], n)
         else:
-            ops.rms_backward(y, saved.h, layer.norm1, saved.rstd1, grad[:, :d], out[:, :d], n)
+            ops.rms(saved.h, layer.norm1, self.eps, n, saved.rstd1)
         layer.qkv.down_gradient(ops, t, n)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Thin = tuple[Tensor, Tensor]
+    """One factor of an adapter's gradient (T, r), and the float32 gradient that its product with the other is added to."""
+
 
 class Ops(Protocol):
     """Row-wise operations; T tokens, D hidden, F the MLP's width. Outputs may be strided in rows, never in columns.
@@ -26,7 +29,7 @@ class Ops(Protocol):
     def rms_backward(
         self, grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, residual: Tensor | None, out: Tensor, again: Tensor
     ) -> None:
-        """out (T, D) = residual + gradient by x of `rms`; again (T, D) = the forward result once more."""
+        """out (T, D) = residual, which it may be, + gradient by x of `rms`; again (T, D) = the forward result once more."""
 
     def rope(self, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, head_dim: int) -> None:
         """Turn the first `heads` heads of qkv (T, ...) in place; cos and sin (T, head_dim)."""
@@ -47,8 +50,13 @@ class Ops(Protocol):
     def swiglu(self, gate_up: Tensor, out: Tensor) -> None:
         """out (T, F) = silu(gate) * up, for gate_up (T, 2F)."""
 
-    def swiglu_backward(self, gate_up: Tensor, grad: Tensor) -> None:
-        """In place: gate_up becomes its gradient, grad (T, F) becomes the forward result."""
+    def swiglu_backward(
+        self, gate_up: Tensor, grad: Tensor, gate: Thin | None, up: Thin | None, down: Thin | None
+    ) -> None:
+        """In place: gate_up becomes its gradient; grad (T, F) is of no use afterwards.
+
+        To the (F, r) totals of `gate` and `up` gradient^T factor is added, to that of `down` (r, F) factor^T forward result.
+        """
 
     def cross_entropy(self, logits: Tensor, targets: Tensor, losses: Tensor, scale: Tensor) -> None:
         """In place: logits (K, V) become scale (1,) * their gradient; losses (K,) = -log p. Target -1: both are zero."""

@@ -271,20 +271,104 @@ def swiglu_kernel(GU, OUT, gu_row, out_row, F, B: tl.constexpr):
 
 
 @triton.jit
-def swiglu_backward_kernel(GU, G, gu_row, g_row, F, B: tl.constexpr):
+def _swiglu_gradients(gate, up, g, kind: tl.constexpr):
+    """Gradients by gate and up, and the forward result; up comes in its own type."""
+    s = tl.sigmoid(gate)
+    gated = gate * s
+    by_gate = (g * up.to(tl.float32) * (s + gated * (1 - s))).to(kind)
+    return by_gate, (g * gated).to(kind), gated.to(kind) * up
+
+
+@triton.jit
+def swiglu_gradients_kernel(GU, G, gu_row, g_row, F, B: tl.constexpr):
     """In place: gate and up become their gradients, the gradient becomes the forward result."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * B + tl.arange(0, B)
     inside = column < F
-    kind = G.dtype.element_ty
     gate = tl.load(GU + row * gu_row + column, mask=inside, other=0).to(tl.float32)
     up = tl.load(GU + row * gu_row + F + column, mask=inside, other=0)
     g = tl.load(G + row * g_row + column, mask=inside, other=0).to(tl.float32)
-    s = tl.sigmoid(gate)
-    gated = gate * s
-    tl.store(G + row * g_row + column, gated.to(kind) * up, mask=inside)
-    tl.store(GU + row * gu_row + column, (g * up.to(tl.float32) * (s + gated * (1 - s))).to(kind), mask=inside)
-    tl.store(GU + row * gu_row + F + column, (g * gated).to(kind), mask=inside)
+    by_gate, by_up, forward = _swiglu_gradients(gate, up, g, G.dtype.element_ty)
+    tl.store(G + row * g_row + column, forward, mask=inside)
+    tl.store(GU + row * gu_row + column, by_gate, mask=inside)
+    tl.store(GU + row * gu_row + F + column, by_up, mask=inside)
+
+
+@triton.jit
+def _thin(FACTOR, row, within, stride, value, total, RANK: tl.constexpr, RANK_B: tl.constexpr):
+    """total (RANK_B, columns) + factor^T value."""
+    rank = tl.arange(0, RANK_B)
+    inside = (rank < RANK)[:, None] & within[None, :]
+    factor = tl.load(FACTOR + row[None, :] * stride + rank[:, None], mask=inside, other=0)
+    return tl.dot(factor, value, total)
+
+
+@triton.jit
+def _add(TOTAL, total, column, inside, column_step, rank_step, RANK: tl.constexpr, RANK_B: tl.constexpr):
+    rank = tl.arange(0, RANK_B)
+    inside = (rank < RANK)[:, None] & inside[None, :]
+    tl.atomic_add(TOTAL + column[None, :] * column_step + rank[:, None] * rank_step, total, mask=inside, sem="relaxed")
+
+
+@triton.jit
+def swiglu_backward_kernel(
+    GU,
+    G,
+    KG,
+    TG,
+    KU,
+    TU,
+    KD,
+    TD,
+    gu_row,
+    g_row,
+    kg_row,
+    ku_row,
+    kd_row,
+    tokens,
+    F,
+    span,
+    RG: tl.constexpr,
+    RU: tl.constexpr,
+    RD: tl.constexpr,
+    R_B: tl.constexpr,
+    BT: tl.constexpr,
+    B: tl.constexpr,
+):
+    """Program (columns, span of tokens): gate and up become their gradients; each factor's product is added to its total.
+
+    Spans are added in no fixed order. Factors KG, KU, KD (tokens, R); totals TG, TU (F, R) and TD (R, F).
+    """
+    column = tl.program_id(0) * B + tl.arange(0, B)
+    inside = column < F
+    kind = G.dtype.element_ty
+    by_gate = tl.zeros((R_B, B), tl.float32)
+    by_up = tl.zeros((R_B, B), tl.float32)
+    by_down = tl.zeros((R_B, B), tl.float32)
+    first = tl.program_id(1) * span
+    for start in range(first, min(first + span, tokens), BT):
+        row = (start + tl.arange(0, BT)).to(tl.int64)
+        within = row < tokens
+        here = within[:, None] & inside[None, :]
+        at = GU + row[:, None] * gu_row + column[None, :]
+        gate = tl.load(at, mask=here, other=0).to(tl.float32)
+        up = tl.load(at + F, mask=here, other=0)
+        g = tl.load(G + row[:, None] * g_row + column[None, :], mask=here, other=0).to(tl.float32)
+        gate, other, forward = _swiglu_gradients(gate, up, g, kind)
+        tl.store(at, gate, mask=here)
+        tl.store(at + F, other, mask=here)
+        if RG:
+            by_gate = _thin(KG, row, within, kg_row, gate, by_gate, RG, R_B)
+        if RU:
+            by_up = _thin(KU, row, within, ku_row, other, by_up, RU, R_B)
+        if RD:
+            by_down = _thin(KD, row, within, kd_row, forward, by_down, RD, R_B)
+    if RG:
+        _add(TG, by_gate, column, inside, RG, 1, RG, R_B)
+    if RU:
+        _add(TU, by_up, column, inside, RU, 1, RU, R_B)
+    if RD:
+        _add(TD, by_down, column, inside, 1, F, RD, R_B)
 
 
 @triton.jit

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from core.fused.ops import Thin
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -97,8 +101,14 @@ def swiglu(gate_up: Tensor, out: Tensor) -> None:
     out.copy_(torch.nn.functional.silu(_exact(gate)).to(gate.dtype) * up)
 
 
-def swiglu_backward(gate_up: Tensor, grad: Tensor) -> None:
+def swiglu_backward(gate_up: Tensor, grad: Tensor, gate: Thin | None, up: Thin | None, down: Thin | None) -> None:
     """See Ops.swiglu_backward."""
+    swiglu_gradients(gate_up, grad)
+    add_thin(accumulate, gate_up, grad, (gate, up, down))
+
+
+def swiglu_gradients(gate_up: Tensor, grad: Tensor) -> None:
+    """In place: gate_up becomes its gradient, grad the forward result."""
     gate, up = gate_up.chunk(2, 1)
     g, u, d = _exact(gate), _exact(up), _exact(grad)
     s = torch.sigmoid(g)
@@ -107,6 +117,21 @@ def swiglu_backward(gate_up: Tensor, grad: Tensor) -> None:
     gate.copy_(by_gate)
     up.copy_(by_up)
     grad.copy_(forward)
+
+
+def add_thin(
+    accumulate: Callable[[Tensor, Tensor, Tensor], None],
+    gradients: Tensor,
+    forward: Tensor,
+    thin: tuple[Thin | None, Thin | None, Thin | None],
+) -> None:
+    """What the adapters of gate, up and down get out of gradients (T, 2F) and the forward result (T, F)."""
+    gate, up, down = thin
+    for found, part in zip((gate, up), gradients.chunk(2, 1), strict=True):
+        if found is not None:
+            accumulate(found[1], part.t(), found[0])
+    if down is not None:
+        accumulate(down[1], down[0].t(), forward)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, scale: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HEAD_NORM = ("qwen3",)
 """config.model_type of those of FAMILIES that norm each head of q and k before RoPE."""
@@ -16,7 +16,12 @@ FAMILIES = ("qwen2", "llama", "mistral", *HEAD_NORM)
 PAD = 32
 """Spare columns and rows beside each base weight: room for the adapter's B and A, so that one product does both."""
 
+INPUT_SLOTS = 2
+"""Layers whose inputs lie on the device at a time, where they wait in host memory: the one at work and the next."""
+
 _ALIGN = 256
+# What a pass needs while no layer's gate/up is in use: before a layer's MLP, after it, and between forward and backward.
+_WITHOUT_MLP = ("last", "dqkv", "turned", "do")
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,13 @@ class Ranks:
 class Depth:
     """How many layers give up activations after the forward pass: `whole` keep their input only, `mlp` all but gate/up.
 
-    The cheapest to recompute go last: a layer without gate/up costs 29 % more time, a whole one 36 %.
+    The cheapest to recompute go last: a layer without gate/up costs 29 % more time, a whole one 36 %. `host_inputs`: the
+    inputs of all layers wait in host memory (inputs.py).
     """
 
     whole: int = 0
     mlp: int = 0
+    host_inputs: bool = False
 
     def kind(self, layer: int) -> str:
         """What layer `layer` does: "whole", "mlp" or "none"."""
@@ -70,9 +77,9 @@ class Depth:
         return "mlp" if layer < self.whole + self.mlp else "none"
 
     @classmethod
-    def all(cls, layers: int) -> Depth:
-        """The least memory: every layer keeps its input only."""
-        return cls(whole=layers)
+    def all(cls, layers: int, host_inputs: bool = False) -> Depth:
+        """The least memory: every layer keeps its input only, here or on the host."""
+        return cls(layers, 0, host_inputs)
 
     def __bool__(self) -> bool:
         return self.whole + self.mlp > 0
@@ -98,40 +105,46 @@ class Way:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A named array of a pass; `wide` ones hold the base's own type, the others float32 (float64 beside a float64 base)."""
+    """A named array of a pass; `wide` ones hold the base's own type, the others float32 (float64 beside a float64 base).
+
+    `inside`: the array, laid out before it, whose memory it shares, being needed at other times.
+    """
 
     name: str
     dims: tuple[int, ...]
     wide: bool = True
+    inside: str | None = None
 
 
 def buffers(shape: Shape, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int) -> Iterator[Buffer]:
     """All buffers of one pass over `tokens` tokens with `answers` of them in the loss, in the order they are laid out."""
     for layer in range(shape.layers):
-        kind = depth.kind(layer)
-        yield Buffer(f"h.{layer}", (tokens, shape.hidden))
-        yield Buffer(f"rstd1.{layer}", (tokens,), wide=False)
-        yield Buffer(f"rstd2.{layer}", (tokens,), wide=False)
-        yield Buffer(f"xd.{layer}", (tokens, ranks.down))
-        if kind != "whole":
-            yield from _attention(shape, ranks, tokens, str(layer))
-        if kind == "none":
-            yield from _mlp(shape, ranks, tokens, str(layer))
-    if depth.whole:
-        yield from _attention(shape, ranks, tokens, "again")
-    if depth:
-        yield from _mlp(shape, ranks, tokens, "again")
-    yield from _passing(shape, ranks, tokens, answers, logit_rows)
+        if not depth.host_inputs or layer < INPUT_SLOTS:
+            yield _input(shape, tokens, layer)
+        yield from _kept(shape, ranks, tokens, layer, depth.kind(layer))
+    yield from _once(shape, ranks, tokens, answers, depth, logit_rows)
 
 
 def shallowest(
-    shape: Shape, ranks: Ranks, tokens: int, answers: int, logit_rows: int, room: int, width: int = 2
+    shape: Shape,
+    ranks: Ranks,
+    tokens: int,
+    answers: int,
+    logit_rows: int,
+    room: int,
+    width: int = 2,
+    host_inputs: bool = False,
 ) -> Depth | None:
-    """The depth that gives up least in `room` bytes; None if even the least memory is more."""
+    """The depth that gives up least in `room` bytes; None if even the least memory is more.
+
+    With `host_inputs` the layers' inputs are the first to go.
+    """
     layers = shape.layers
-    depths = [Depth(mlp=count) for count in range(layers)] + [
-        Depth(count, layers - count) for count in range(layers + 1)
+    depths = [Depth(0, count, host_inputs) for count in range(layers)] + [
+        Depth(count, layers - count, host_inputs) for count in range(layers + 1)
     ]
+    if host_inputs:
+        depths.insert(0, Depth())
 
     def taken(index: int) -> int:
         return -arena_bytes(shape, ranks, tokens, answers, depths[index], logit_rows, width)
@@ -141,6 +154,37 @@ def shallowest(
         return depths[0]
     found = bisect.bisect_left(range(1, len(depths)), -room, key=taken) + 1
     return depths[found] if found < len(depths) else None
+
+
+def _input(shape: Shape, tokens: int, layer: int) -> Buffer:
+    return Buffer(f"h.{layer}", (tokens, shape.hidden))
+
+
+def _kept(shape: Shape, ranks: Ranks, tokens: int, layer: int, kind: str) -> Iterator[Buffer]:
+    """What a layer keeps for its backward pass, beside its input."""
+    yield Buffer(f"rstd1.{layer}", (tokens,), wide=False)
+    yield Buffer(f"rstd2.{layer}", (tokens,), wide=False)
+    yield Buffer(f"xd.{layer}", (tokens, ranks.down))
+    if kind != "whole":
+        yield from _attention(shape, ranks, tokens, str(layer))
+    if kind == "none":
+        yield from _mlp(shape, ranks, tokens, str(layer))
+
+
+def _once(shape: Shape, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int) -> Iterator[Buffer]:
+    """What is there once, whatever the number of layers."""
+    if depth.whole:
+        yield from _attention(shape, ranks, tokens, "again")
+    if not depth:
+        yield from _passing(shape, ranks, tokens, answers, logit_rows)
+        return
+    yield from _mlp(shape, ranks, tokens, "again")
+    left = math.prod(_mlp_products(shape, tokens))
+    for item in _passing(shape, ranks, tokens, answers, logit_rows):
+        size = math.prod(item.dims) + _ALIGN
+        inside = item.name in _WITHOUT_MLP and size <= left
+        left -= size if inside else 0
+        yield replace(item, inside="gu.again") if inside else item
 
 
 def _attention(shape: Shape, ranks: Ranks, tokens: int, where: str) -> Iterator[Buffer]:
@@ -153,7 +197,11 @@ def _attention(shape: Shape, ranks: Ranks, tokens: int, where: str) -> Iterator[
 
 def _mlp(shape: Shape, ranks: Ranks, tokens: int, where: str) -> Iterator[Buffer]:
     yield Buffer(f"xg.{where}", (tokens, ranks.gate_up))
-    yield Buffer(f"gu.{where}", (tokens, 2 * shape.mlp + PAD))
+    yield Buffer(f"gu.{where}", _mlp_products(shape, tokens))
+
+
+def _mlp_products(shape: Shape, tokens: int) -> tuple[int, int]:
+    return tokens, 2 * shape.mlp + PAD
 
 
 def _passing(shape: Shape, ranks: Ranks, tokens: int, answers: int, logit_rows: int) -> Iterator[Buffer]:
@@ -168,14 +216,13 @@ def _passing(shape: Shape, ranks: Ranks, tokens: int, answers: int, logit_rows: 
     if shape.head_norm:
         yield Buffer("turned", (tokens, shape.qkv - shape.kv_heads * shape.head_dim))
     yield Buffer("do", (max(tokens * shape.query, answers * shape.hidden),))
-    yield Buffer("dh.0", (tokens, shape.hidden + PAD))
-    yield Buffer("dh.1", (tokens, shape.hidden + PAD))
+    yield Buffer("dh", (tokens, shape.hidden + PAD))
     yield Buffer("t", (tokens, max(ranks.qkv, ranks.out, ranks.gate_up, ranks.down)))
     yield Buffer("losses", (answers,), wide=False)
 
 
 def place(buffer: Buffer, width: int) -> int:
-    """Bytes the buffer takes in the arena, alignment included. `width`: bytes of the base's type."""
+    """Bytes from where the buffer begins to where the next may. `width`: bytes of the base's type."""
     size = math.prod(buffer.dims) * (width if buffer.wide else max(4, width))
     return -(-size // _ALIGN) * _ALIGN
 
@@ -183,5 +230,12 @@ def place(buffer: Buffer, width: int) -> int:
 def arena_bytes(
     shape: Shape, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int, width: int = 2
 ) -> int:
-    """Bytes of one pass's arena."""
-    return sum(place(item, width) for item in buffers(shape, ranks, tokens, answers, depth, logit_rows))
+    """Bytes of one pass's arena: the sum of `buffers`, layers of one kind being alike."""
+    counts = {"whole": depth.whole, "mlp": depth.mlp, "none": shape.layers - depth.whole - depth.mlp}
+    once = _once(shape, ranks, tokens, answers, depth, logit_rows)
+    total = sum(place(item, width) for item in once if item.inside is None)
+    for kind, count in counts.items():
+        if count:
+            total += count * sum(place(item, width) for item in _kept(shape, ranks, tokens, 0, kind))
+    inputs = min(shape.layers, INPUT_SLOTS) if depth.host_inputs else shape.layers
+    return total + inputs * place(_input(shape, tokens, 0), width)

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import accumulate
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from core.fused.ops import Ops
 from core.fused.sizes import PAD
+
+if TYPE_CHECKING:
+    from core.fused.ops import Thin
 
 
 class Store(Protocol):
@@ -230,7 +234,7 @@ class Group:
         out[:, :width].addmm_(kept, self.working[1].t())
 
     def backward(self, ops: Ops, grad: Tensor, kept: Tensor | None, spare: Tensor, out: Tensor | None) -> Tensor:
-        """From grad (T, N + PAD): adds B's gradient, writes the input's to `out` (T, K), None to skip it.
+        """From grad (T, N + PAD): adds B's gradient (not without `kept`), writes the input's to `out` (T, K) if given.
 
         Returns grad B s (T, R), which `down_gradient` needs; it lies in grad's spare columns, or in `spare` (T, any).
         """
@@ -239,7 +243,8 @@ class Group:
         t = grad[:, width : width + rank] if self.joined else spare[:, :rank]
         if self.working is not None:
             torch.addmm(t, plain, self.working[1], beta=0, alpha=self.scale, out=t)
-            self._up_gradient(ops, plain, kept)
+            if kept is not None:
+                self._up_gradient(ops, plain, kept)
         if out is None:
             return t
         for index, (start, stop) in enumerate(self.store.pieces):
@@ -250,16 +255,15 @@ class Group:
             out.addmm_(t, self.working[0])
         return t
 
-    def backward_wide(self, ops: Ops, grad: Tensor, kept: Tensor, spare: Tensor, out: Tensor) -> Tensor:
-        """As `backward`, into out (T, K + PAD): grad B comes out of the base's product, A's part is added after it.
+    def backward_wide(self, ops: Ops, grad: Tensor, spare: Tensor, out: Tensor) -> Tensor:
+        """As `backward` without B's gradient, into out (T, K + PAD): grad B comes out of the base's product.
 
         Cheaper where reading grad once more costs more than passing over out: gate and up. Returns grad B s (T, R).
         """
         if not self.joined:
-            return self.backward(ops, grad, kept, spare, out[:, : self.inner])
+            return self.backward(ops, grad, None, spare, out[:, : self.inner])
         assert self.working is not None
         inner, rank = self.inner, self.rank
-        self._up_gradient(ops, grad[:, : self.width], kept)
         for index, (start, stop) in enumerate(self.store.pieces):
             weight = self._piece(index, up=True, down=False)[: stop - start, : inner + rank]
             _into(out[:, : inner + rank], index, grad[:, start:stop], weight)
@@ -268,8 +272,16 @@ class Group:
         out[:, :inner].addmm_(t, self.working[0])
         return t
 
-    def _up_gradient(self, ops: Ops, grad: Tensor, kept: Tensor | None) -> None:
-        assert kept is not None
+    def up_thin(self, kept: Tensor) -> list[Thin | None]:
+        """For each member x A^T s (T, r) of kept (T, R), and B's gradient (N, r); None for one without adapter."""
+        found = {slot.rows.start: (kept[:, slot.rank], _grad(slot.b)) for slot in self.slots}
+        return [found.get(start) for start in (0, *accumulate(self.outs[:-1]))]
+
+    def down_thin(self, t: Tensor) -> Thin | None:
+        """t (T, r) from `backward` and A's gradient (r, K), of a group of one; None without adapter."""
+        return (t, _grad(self.slots[0].a)) if self.slots else None
+
+    def _up_gradient(self, ops: Ops, grad: Tensor, kept: Tensor) -> None:
         for slot in self.slots:
             ops.accumulate(_grad(slot.b), grad[:, slot.rows].t(), kept[:, slot.rank])
 

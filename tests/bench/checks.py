@@ -105,20 +105,28 @@ def differences(curves: Mapping[str, Sequence[float]]) -> Record:
 
 
 def estimates(session: Session) -> None:
-    """Two optimizer steps of each preset, shape, rank and recompute mode through the product's path, on the whole card."""
+    """A few optimizer steps through the product's path, and what it expected them to take; the base is read once each.
+
+    Each preset, shape, rank and recompute mode on the whole card, then the shapes again within budgets.
+    """
     asked = session.asked
     chosen = sorted(
         ((presets.preset(name), name) for name in asked.estimate_presets), key=lambda p: p[0].config.quant_method
     )
     engine: Engine | None = None
-    for (preset, name), shape in product(chosen, asked.estimate_shapes):
+    for preset, name in chosen:
         quant = preset.config.quant_method
         if engine is None or engine.resident is None or engine.resident.quant_method != quant:
             engine = loaded(session, quant, None)
-        length, count = (int(part) for part in shape.split("x"))
-        with engine.turn() as resident:
-            rows = workloads.exact_rows(resident.encoder, preset.config.system, count, length, answer_share=0.5)
-        for rank, recompute in product(asked.estimate_ranks, asked.estimate_recompute):
+        budgets = [float(text.split(":")[1]) for text in asked.estimate_budgets if text.split(":")[0] == quant]
+        ways: list[tuple[int, str, float | None]] = [
+            *((rank, recompute, None) for rank, recompute in product(asked.estimate_ranks, asked.estimate_recompute)),
+            *((asked.estimate_ranks[0], "auto", gib) for gib in budgets),
+        ]
+        for shape, (rank, recompute, gib) in product(asked.estimate_shapes, ways):
+            length, count = (int(part) for part in shape.split("x"))
+            with engine.turn() as resident:
+                rows = workloads.exact_rows(resident.encoder, preset.config.system, count, length, answer_share=0.5)
             config = replace(
                 preset.config, model=asked.model, lora_rank=rank, gradient_checkpointing=recompute,
                 per_device_train_batch_size=1, gradient_accumulation_steps=count, max_length=max(2048, length),
@@ -126,14 +134,16 @@ def estimates(session: Session) -> None:
             if engine.device.kind == "cpu":
                 config = replace(config, optim="adamw_torch")
             head: Record = {"what": "estimate", "system": table.OURS, "preset": name, "base": base_of(config, engine.device.kind),
-                            "shape": f"{count} x {length}", "rank": rank, "asked": recompute}  # fmt: skip
-            session.measure(head, partial(_estimate, session, engine, config, rows))
+                            "shape": f"{count} x {length}", "rank": rank,
+                            "asked": f"{recompute}, {gib:g} GiB" if gib else recompute}  # fmt: skip
+            work = partial(_estimate, session, engine, measure.with_budget(config, gib), rows)
+            session.measure(head, work)
     if engine is not None:
         engine.unload()
 
 
 def _estimate(session: Session, engine: Engine, config: TrainConfig, rows: Sequence[Row]) -> Record:
-    found = measure.job(engine, measure.loop_config(config, 2), rows, "estimate")
+    found = measure.job(engine, measure.loop_config(config, session.asked.estimate_steps), rows, "estimate")
     # What others had in use before this process came is not the run's.
     measured = max(0.0, float(str(found.get("card_peak_gib", 0))) - session.idle_gib)
     return {**found, "measured_gib": round(measured, 3)}

@@ -29,6 +29,7 @@ from core.train import train
 
 if TYPE_CHECKING:
     from core.dataset import Row
+    from core.estimate import Plan
 
 Record = dict[str, object]
 GIB = 2**30
@@ -109,19 +110,19 @@ def loop_config(config: TrainConfig, steps: int) -> TrainConfig:
     return replace(config, **changes, **({"max_steps": steps} if steps else {}))
 
 
-def estimated_bytes(engine: Engine, config: TrainConfig, rows: Sequence[Row]) -> int:
-    """What the product expects the run to take, by the same plan that the run makes; asked before it begins."""
+def planned(engine: Engine, config: TrainConfig, rows: Sequence[Row]) -> Plan:
+    """How the product means to run the job, and what it expects it to take; asked before it begins."""
     with engine.turn() as resident:
         lengths = [(len(e), e.answer_tokens) for e in loops.encoded(resident, config, rows)]
         base = estimate.resident_bytes(resident.info, config, engine.device)
         free = memory_allowed(engine.device, base)
-        return estimate.plan(resident.info, config, engine.device, lengths, free).memory_bytes
+        return estimate.plan(resident.info, config, engine.device, lengths, free, resident.backend.fast)
 
 
 def job(engine: Engine, config: TrainConfig, rows: Sequence[Row], name: str = "job") -> Record:
     """Train `rows` by `config`, base resident, questions off; the adapter is taken out again. UserErrors come through."""
     reset()
-    expected = estimated_bytes(engine, config, rows)
+    plan = planned(engine, config, rows)
     with tempfile.TemporaryDirectory() as home, no_questions():
         run = Run.create(Path(home) / name, config, rows, name, name)
         begun = time.time()
@@ -129,7 +130,16 @@ def job(engine: Engine, config: TrainConfig, rows: Sequence[Row], name: str = "j
             train(engine, run, threading.Event())
         finally:
             engine.detach(run.id)
-    return {"estimate_bytes": expected, **_of_run(engine, run, begun), **memory()}
+    expected = {"estimate_bytes": plan.memory_bytes, "way": _said(plan)}
+    return {**expected, **_of_run(engine, run, begun), **memory()}
+
+
+def _said(plan: Plan) -> str:
+    """What a plan gives up, in words."""
+    depth = plan.recompute
+    parts = [f"gate/up of {depth.mlp} layers"] * bool(depth.mlp) + [f"{depth.whole} whole layers"] * bool(depth.whole)
+    parts += ["inputs on the host"] * depth.host_inputs + ["embedding on the host"] * plan.host_embeddings
+    return ", ".join(parts) or "nothing"
 
 
 def _of_run(engine: Engine, run: Run, begun: float) -> Record:

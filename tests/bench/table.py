@@ -145,14 +145,14 @@ def _estimates(records: Sequence[Record]) -> str:
             continue
         head = [str(record[key]) for key in ("preset", "base", "shape", "rank", "asked")]
         if "failed" in record:
-            rows.append([*head, "", "", f"failed: {record['failed']}", "", ""])
+            rows.append([*head, f"failed: {record['failed']}", "", "", "", ""])
             continue
         expected = _number(record, "estimate_bytes") / 2**30
         measured = _number(record, "measured_gib")
         error = f"{expected / measured - 1:+.1%}" if measured else ""
         shown = f"{measured:.2f}" if measured else "no card"
-        rows.append([*head, str(record["recompute"]), str(record["max_tokens"]), f"{expected:.2f}", shown, error])
-    head = ["preset", "base", "rows x tokens", "rank", "recompute asked", "chosen", "tokens a pass", "estimate GiB",
+        rows.append([*head, str(record["way"]), str(record["max_tokens"]), f"{expected:.2f}", shown, error])
+    head = ["preset", "base", "rows x tokens", "rank", "recompute asked", "given up", "tokens a pass", "estimate GiB",
             "measured GiB", "error"]  # fmt: skip
     return _markdown(head, rows) if rows else ""
 

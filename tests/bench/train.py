@@ -108,6 +108,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--estimate-shapes", nargs="+", default=["45x12", "512x4", "2048x1", "4096x1"], metavar="TOKENSxROWS")
     add("--estimate-ranks", nargs="+", type=int, default=[8, 64])
     add("--estimate-recompute", nargs="+", default=["off", "on"], choices=["auto", "on", "off"])
+    add(
+        "--estimate-budgets",
+        nargs="*",
+        default=["none:16", "none:15.2", "bnb:8", "bnb:6.5"],
+        metavar="QUANT:GIB",
+        help="and the same shapes within so much memory, recompute auto, the first rank",
+    )
+    add("--estimate-steps", type=int, default=2, help="long passes become graphs when they have come 16 times")
     add("--out", type=Path)
     return parser.parse_args(arguments)
 

@@ -110,12 +110,22 @@ def test_normed_heads(kernels: ModuleType, dtype: torch.dtype, head_dim: int) ->
 
 
 @pytest.mark.parametrize("width", [96, 4864, 18944])
-def test_swiglu(kernels: ModuleType, width: int) -> None:
+@pytest.mark.parametrize("ranks", [(8, 8, 8), (0, 16, 64), (0, 0, 0), (24, 8, 128)])
+def test_swiglu(kernels: ModuleType, width: int, ranks: tuple[int, int, int]) -> None:
+    tokens = 1203
+
     def work(ops: ModuleType) -> list[torch.Tensor]:
-        gate_up, grad, out = drawn(45, 2 * width + 32), drawn(45, width + 32), empty(45, width + 32)
+        gate_up, grad, out = drawn(tokens, 2 * width + 32), drawn(tokens, width + 32), empty(tokens, width + 32)
         ops.swiglu(gate_up[:, : 2 * width], out[:, :width])
-        ops.swiglu_backward(gate_up[:, : 2 * width], grad[:, :width])
-        return [out[:, :width], gate_up, grad]
+        factors = [0.02 * drawn(tokens, rank + 8) for rank in ranks]
+        totals = [drawn(width, rank, dtype=torch.float32) for rank in ranks[:2]]
+        totals.append(drawn(ranks[2], width, dtype=torch.float32))
+        thin = [
+            (factor[:, :rank], total) if rank else None
+            for factor, total, rank in zip(factors, totals, ranks, strict=True)
+        ]
+        ops.swiglu_backward(gate_up[:, : 2 * width], grad[:, :width], *thin)
+        return [out[:, :width], gate_up, *(total for total, rank in zip(totals, ranks, strict=True) if rank)]
 
     both(kernels, work)
 
@@ -282,4 +292,5 @@ def test_memory_goes_back_when_training_ends() -> None:
     assert torch.cuda.memory_reserved() > before + 20e6
     ours.finish("a")
     torch.cuda.empty_cache()
-    assert torch.cuda.memory_reserved() < before + 20e6
+    # cuBLAS keeps 32 MiB for the stream that passes ran on; captured answers may know others of its workspaces.
+    assert torch.cuda.memory_reserved() < before + 50e6
