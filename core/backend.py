@@ -1,4 +1,4 @@
-"""What the engine asks of whatever computes: one resident model, its adapters, one training pass, one answering pass.
+"""What the engine asks of whatever computes: one resident model, its adapters, training passes, and texts continued.
 
 Adapters are named by the engine's handles; None is the base. Nobody calls a backend outside a turn.
 """
@@ -6,6 +6,7 @@ Adapters are named by the engine's handles; None is the base. Nobody calls a bac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -15,6 +16,39 @@ if TYPE_CHECKING:
     from core.batch import PackedBatch
     from core.fused.sizes import Way
     from core.text import Text
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who answers a row: an adapter by the backend's handle at a strength, or the base (None), which ignores it.
+
+    `strength`, 0 to 1.5, multiplies what the adapter adds; at 0 the row is the base's.
+    """
+
+    adapter: str | None = None
+    strength: float = 1.0
+
+
+class Slots(Protocol):
+    """Texts being continued together; rows keep their order, new ones are appended, rows that left are gone."""
+
+    def __len__(self) -> int: ...
+
+    def join(self, prompts: Sequence[Sequence[int]], routes: Sequence[Route], most: Sequence[int]) -> torch.Tensor:
+        """Read n prompts into n new rows, each exactly as if it were alone.
+
+        most: positions (prompt and answer) each row may come to take. Logits float32 (n, V) of their next tokens, valid
+        until the next call. An error leaves the rows there as they were.
+        """
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """One more token a row, int64 (B,) on the backend's device. Logits float32 (B, V), valid until the next call.
+
+        After an error the slots can no longer be used.
+        """
+
+    def leave(self, rows: Sequence[int]) -> None:
+        """These rows (positions in the present order) are done. Their adapters may be gone already."""
 
 
 class Backend(Protocol):
@@ -76,10 +110,8 @@ class Backend(Protocol):
 
     # -- answering --
 
-    def prefill(
-        self, ids: Sequence[Sequence[int]], routing: Sequence[str | None], pad_id: int
-    ) -> tuple[torch.Tensor, object]:
-        """Read B prompts, each with its own adapter. Logits float32 (B, V) of each next token, and the cache."""
+    def slots(self) -> Slots:
+        """A fresh empty one. Its buffers are shared with earlier ones, or reused, where that is sound."""
 
-    def decode(self, tokens: torch.Tensor, routing: Sequence[str | None], cache: object) -> tuple[torch.Tensor, object]:
-        """One more token a row, int64 (B,). Logits float32 (B, V), and the grown cache."""
+    def rest(self) -> None:
+        """Give back what answering keeps between answers (caches, graphs). Rows of living slots stay."""

@@ -6,6 +6,7 @@ holding `<|im_end|>` cannot end a turn. Only this module writes control tokens.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from core.dataset import Message
 from core.errors import DatasetError, ModelError
 from core.text import Text
+from core.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,8 +51,15 @@ class Encoder(Protocol):
     def example(self, messages: Sequence[Message]) -> Example:
         """Ids and labels of a conversation that ends with the assistant; every assistant turn is in the loss."""
 
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text by itself, after the token that the model expects first; nothing in it is a control token."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, control tokens left out."""
+
+    @property
+    def token_bytes(self) -> Callable[[int], bytes]:
+        """What gives the bytes of a single token; a control token's are its name."""
 
 
 def encoder_for(tokenizer: PreTrainedTokenizerBase) -> Encoder:
@@ -75,6 +84,7 @@ class ChatMLEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._plain = _without_control_tokens(tokenizer)
+        self._first = _first_ids(tokenizer)
         self._start, self._end = (int(i) for i in tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]))
         self._newline = self._plain("\n")
         self._assistant = self._plain("assistant\n")
@@ -113,9 +123,18 @@ class ChatMLEncoder:
             labels += [IGNORE] * len(head) + body + [IGNORE] * len(self._newline)
         return ids, labels
 
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text by itself."""
+        return [*self._first, *self._plain(text)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    @functools.cached_property
+    def token_bytes(self) -> Callable[[int], bytes]:
+        """What gives the bytes of a single token."""
+        return TokenBytes(self._tokenizer)
 
 
 class TemplateEncoder:
@@ -150,9 +169,18 @@ class TemplateEncoder:
             labels[len(before) : len(after)] = ids[len(before) : len(after)]
         return Example(tuple(ids), tuple(labels))
 
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text by itself."""
+        return [*_first_ids(self._tokenizer), *_without_control_tokens(self._tokenizer)(text)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    @functools.cached_property
+    def token_bytes(self) -> Callable[[int], bytes]:
+        """What gives the bytes of a single token."""
+        return TokenBytes(self._tokenizer)
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -188,8 +216,20 @@ def too_long(row: int, tokens: int, limit: int) -> Text:
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> str:
+    from jinja2 import TemplateError
+
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+    except (
+        TemplateError
+    ) as error:  # templates refuse what their model was not made for: a system turn, two users in a row
+        raise DatasetError(
+            Text(
+                zh=f"这个模型的对话模板不接受这段对话：{error}。请改变消息的角色或顺序。",
+                en=f"This model's chat template refuses the conversation: {error}. Change the roles or their order.",
+            )
+        ) from error
 
 
 def _without_control_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
@@ -202,10 +242,17 @@ def _without_control_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[str
     plain = Tokenizer.from_str(json.dumps(definition))
 
     def encode(text: str) -> list[int]:
-        ids: list[int] = plain.encode(text, add_special_tokens=False).ids
+        # In a batch of one: `encode` keeps every other thread of the process waiting, a second for a million characters.
+        ids: list[int] = plain.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     return encode
+
+
+def _first_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before every text: nothing, or the token that begins a sequence."""
+    found: list[int] = tokenizer("")["input_ids"]
+    return [i for i in found if i != tokenizer.eos_token_id]
 
 
 def _stop_ids(tokenizer: PreTrainedTokenizerBase, end: int | None) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from core import adapters, lora, models
 from core.config import TrainConfig
+from core.desk import Desk
 from core.device import Device, find_device
 from core.encode import Encoder, encoder_for
 from core.errors import BusyError, ModelError
@@ -67,6 +69,7 @@ class Engine:
         self._attached: dict[str, str] = {}  # adapter -> its name inside PEFT, which allows no dots and no layer names
         self._made = itertools.count()
         self._holder: str | None = None
+        self.desk = Desk(self)
 
     # -- turns --
 
@@ -121,8 +124,7 @@ class Engine:
                 progress(what, done, total)
 
         with self._lock():
-            now = self._resident
-            if now is not None and (now.info.folder, now.quant_method, now.dtype) == (info.folder, quant_method, dtype):
+            if self._has(info, quant_method, dtype):
                 return
             if self._holder not in (None, holder):
                 raise BusyError(
@@ -144,6 +146,11 @@ class Engine:
             finally:
                 self.loading.rest()
 
+    def _has(self, info: ModelInfo, quant_method: str, dtype: str) -> bool:
+        """Whether this is what is loaded. A function of its own: no name may hold the old model while it is freed."""
+        now = self._resident
+        return now is not None and (now.info.folder, now.quant_method, now.dtype) == (info.folder, quant_method, dtype)
+
     def unload(self) -> None:
         """Free the model and its memory."""
         with self._lock():
@@ -151,6 +158,7 @@ class Engine:
             self.state = "absent"
 
     def _free(self) -> None:
+        self.desk.forget()
         self._resident = None
         self._attached.clear()
         gc.collect()
@@ -231,6 +239,9 @@ def _load(info: ModelInfo, quant_method: str, dtype: str, device: Device, progre
     fused = _card_refusal(where, autocast) is None and info.family in FAMILIES
     with _beside(_warming(info, quant_method, dtype, where) if fused else None):
         base = load_base(info, quant_method, dtype, where, progress, padded=fused)
+    if fused and where.type == "cuda":
+        # Nobody waits for it: a question that comes sooner compiles what it needs itself.
+        threading.Thread(target=_answer_warming(info, quant_method, dtype, where)).start()
     pad = base.tokenizer.pad_token_id
     encoder = encoder_for(base.tokenizer)
     return Resident(
@@ -252,6 +263,17 @@ def _warming(info: ModelInfo, quant_method: str, dtype: str, where: torch.device
 
     unpack = kernels.dequantise if quant_method == "bnb" else None
     return lambda: warm.warm(shape_of(info), getattr(torch, dtype), where, kernels, unpack)
+
+
+def _answer_warming(info: ModelInfo, quant_method: str, dtype: str, where: torch.device) -> Callable[[], None]:
+    """What compiles the kernels of answers. Imports here, see `_warming`."""
+    import torch
+
+    from core.estimate import shape_of
+    from core.fused import answer_warm
+
+    sizes = (shape_of(info), getattr(torch, dtype), where)
+    return lambda: answer_warm.warm(*sizes, nf4=quant_method == "bnb", biased=info.family == "qwen2")
 
 
 @contextlib.contextmanager

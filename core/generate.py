@@ -1,65 +1,95 @@
-"""The token loop: several conversations, each with its own adapter, answered in ONE batched decode, streamed.
+"""Conversations in, replies out: what is asked, how tokens are chosen, and the answers as they grow. Loads no torch.
 
-The model is held for a tenth of a second at a time, so that training goes on between the tokens of an answer.
+The work is done at the engine's desk, where everybody's rows are decoded in one batch; here a reader follows its own.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.dataset import Message
-from core.device import memory_errors
-from core.encode import Encoder
-from core.engine import Engine, Resident
-from core.errors import ConfigError, ModelError
+from core.errors import ConfigError
 from core.text import Text
 
 if TYPE_CHECKING:
-    import torch
+    from core.engine import Engine
 
-_CHUNK_SECONDS = 0.08  # a page draws about 12 updates a second; more only queue up in the browser
+STRONGEST = 1.5
+MOST_LOGPROBS = 20
+_MOST_STOPS = 16
+_Bytes = bytes  # the type, where a field has its name
 
 
 @dataclass(frozen=True)
 class Column:
-    """One conversation to answer, by the base (adapter None) or by an attached adapter."""
+    """One conversation to answer, by the base (adapter None) or by an attached adapter at a strength of 0 to 1.5.
+
+    `ids`: a ready prompt instead of messages.
+    """
 
     messages: tuple[Message, ...]
     adapter: str | None = None
+    strength: float = 1.0
+    ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check("strength", self.strength, 0.0, STRONGEST)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen; temperature 0 takes the likeliest. Checked on construction."""
+    """How tokens are chosen; temperature 0 takes the likeliest. Checked on construction.
+
+    `repetition_penalty` covers prompt and answer, as in transformers. `stop`: the answer ends before the first of these.
+    `logprobs`: None for none; k for the chosen token's and the k likeliest tokens'.
+    """
 
     temperature: float = 0.0
     max_new_tokens: int = 512
     top_p: float = 1.0
     top_k: int = 0
+    repetition_penalty: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        limits = (
+        limits: tuple[tuple[str, float, float], ...] = (
             ("temperature", 0.0, 5.0),
             ("max_new_tokens", 1, 32_768),
             ("top_p", 0.01, 1.0),
             ("top_k", 0, 1_000_000),
+            ("repetition_penalty", 0.1, 10.0),
+            ("seed", -(2**63), 2**64 - 1),
         )
         for name, low, high in limits:
-            value = getattr(self, name)
-            if not low <= value <= high:  # also false for nan
-                raise ConfigError(
-                    Text(
-                        zh=f"{name} 填的是 {value};应在 {low} 到 {high} 之间。",
-                        en=f"{name} is {value}; it must be {low} to {high}.",
-                    ),
-                    name,
-                )
+            _check(name, getattr(self, name), low, high)
+        if self.logprobs is not None:
+            _check("logprobs", self.logprobs, 0, MOST_LOGPROBS)
+        if len(self.stop) > _MOST_STOPS or not all(self.stop):
+            raise ConfigError(
+                Text(
+                    zh=f"stop 最多 {_MOST_STOPS} 个停止词,每个都不能为空;收到 {len(self.stop)} 个。",
+                    en=f"stop takes up to {_MOST_STOPS} strings, none of them empty; there are {len(self.stop)}.",
+                ),
+                "stop",
+            )
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of an answer. Probabilities are natural logarithms, of the model's own distribution: before temperature
+    and penalty. `top`: (text, bytes, log probability) of the likeliest, best first.
+    """
+
+    id: int
+    text: str
+    bytes: _Bytes
+    logprob: float
+    top: tuple[tuple[str, _Bytes, float], ...] = ()
 
 
 @dataclass
@@ -68,174 +98,55 @@ class Reply:
 
     text: str = ""
     tokens: int = 0
+    prompt_tokens: int = 0
     first_token_seconds: float | None = None
     tokens_per_second: float = 0.0
     done: bool = False
     finish: str = ""  # "stop", "length" or "cancelled" once done
     waiting: bool = False
     ids: list[int] = field(default_factory=list, repr=False)
+    token_list: list[Token] = field(default_factory=list, repr=False)  # empty unless logprobs were asked for
 
 
 def stream(
-    engine: Engine, columns: Sequence[Column], sampling: Sampling, stop: threading.Event | None = None
+    engine: Engine,
+    columns: Sequence[Column],
+    sampling: Sampling | Sequence[Sampling],
+    stop: threading.Event | None = None,
 ) -> Iterator[list[Reply]]:
-    """Answer all columns together; yields the replies so far about 12 times a second, the last time with all done.
+    """Answer all columns together, and with everybody else's; yields the replies so far about 12 times a second.
 
-    `stop` ends it within one token. Raises ModelError if an adapter is not attached, or if the base model is exchanged
-    while an answer is under way.
+    The last time all are done. `sampling`: one for all columns or one each. `stop` ends it within one token, closing the
+    generator does too. Raises ModelError if an adapter is not attached, or if it or the base model is exchanged while an
+    answer is under way, WontFitError if a row does not fit into the card's memory.
     """
-    replies = [Reply(waiting=engine.busy) for _ in columns]
-    if replies and replies[0].waiting:
+    each = [sampling] * len(columns) if isinstance(sampling, Sampling) else list(sampling)
+    replies = [Reply() for _ in columns]
+    if not replies:
         yield replies
-    answering = _Answering(engine, columns, sampling, stop or threading.Event(), replies)
-    while not answering.finished:
-        answering.advance()
-        yield replies
+        return
+    request = engine.desk.ask(columns, each, stop or threading.Event())
+    try:
+        if request.waits:
+            for reply in replies:
+                reply.waiting = True
+            yield replies
+        while not all(reply.done for reply in replies):
+            request.wait()
+            request.fill(replies)
+            yield replies
+    finally:
+        request.leave()
     # Once more, so that a reader that skips updates while it is busy still gets the final state.
     yield replies
 
 
-class _Answering:
-    """One answer across its turns. Holds nothing of the model between them."""
-
-    def __init__(
-        self, engine: Engine, columns: Sequence[Column], sampling: Sampling, stop: threading.Event, replies: list[Reply]
-    ) -> None:
-        self._engine, self._columns, self._sampling, self._stop = engine, columns, sampling, stop
-        self._replies = replies
-        self._asked = time.perf_counter()
-        self._decoding: _Decoding | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether every column is done."""
-        return all(reply.done for reply in self._replies)
-
-    def advance(self) -> None:
-        """Take a turn, decode for a tenth of a second, give it back."""
-        engine = self._engine
-        with engine.turn() as resident, memory_errors():
-            routing = [None if c.adapter is None else engine.handle(c.adapter) for c in self._columns]
-            if self._decoding is None:
-                self._decoding = _Decoding(resident, routing, self._columns, self._sampling, self._replies, self._asked)
-            elif not self._decoding.belongs_to(resident, routing):
-                raise ModelError(
-                    Text(
-                        zh="回答途中换了模型或移除了适配器,请再问一次。",
-                        en="The model or adapter was exchanged during the answer; ask again.",
-                    )
-                )
-            until = time.perf_counter() + _CHUNK_SECONDS
-            while not self.finished and time.perf_counter() < until:
-                self._decoding.step(resident)
-                if self._stop.is_set():
-                    self._decoding.cancel()
-
-
-class _Decoding:
-    """The state of one batched answer between turns."""
-
-    def __init__(
-        self,
-        resident: Resident,
-        routing: list[str | None],
-        columns: Sequence[Column],
-        sampling: Sampling,
-        replies: list[Reply],
-        asked: float,
-    ) -> None:
-        import torch
-
-        # Weak: an answer that nobody reads on must not keep a model in memory while the next one is loaded.
-        self._resident = weakref.ref(resident)
-        self._encoder = resident.encoder
-        self.replies = replies
-        self._asked = asked
-        self._sampling = sampling
-        self._routing = routing
-        self._generators = [torch.Generator().manual_seed(sampling.seed) for _ in columns]
-        prompts = [resident.encoder.prompt(column.messages) for column in columns]
-        self._room = resident.info.max_positions - max(len(prompt) for prompt in prompts)
-        if self._room < 1:
-            raise ConfigError(_too_long(resident.info.max_positions), "messages")
-        for reply in replies:
-            reply.waiting = False
-        self._cache: Any
-        self._logits, self._cache = resident.backend.prefill(prompts, self._routing, resident.pad_id)
-
-    @property
-    def finished(self) -> bool:
-        """Whether every column is done."""
-        return all(reply.done for reply in self.replies)
-
-    def belongs_to(self, resident: Resident, routing: list[str | None]) -> bool:
-        """Whether model and adapters are still those this answer began with."""
-        return self._resident() is resident and self._routing == routing
-
-    def step(self, resident: Resident) -> None:
-        """Choose one token a row, and read it into the model for the next unless all are done."""
-        import torch
-
-        tokens = choose(self._logits, self._sampling, self._generators)
-        now = time.perf_counter()
-        for reply, token in zip(self.replies, tokens, strict=True):
-            if not reply.done:
-                self._append(reply, token, now)
-        if not self.finished:
-            row = torch.tensor(tokens, device=resident.backend.device)
-            self._logits, self._cache = resident.backend.decode(row, self._routing, self._cache)
-
-    def cancel(self) -> None:
-        """End every column where it is; the text so far stays."""
-        for reply in self.replies:
-            if not reply.done:
-                reply.done, reply.finish = True, "cancelled"
-
-    def _append(self, reply: Reply, token: int, now: float) -> None:
-        if reply.first_token_seconds is None:
-            reply.first_token_seconds = now - self._asked
-        elif (elapsed := now - self._asked - reply.first_token_seconds) > 0:
-            reply.tokens_per_second = reply.tokens / elapsed
-        if token in self._encoder.stop_ids:
-            reply.done, reply.finish = True, "stop"
-        else:
-            reply.ids.append(token)
-            reply.tokens += 1
-            if reply.tokens >= min(self._sampling.max_new_tokens, self._room):
-                reply.done, reply.finish = True, "length"
-        reply.text = whole_text(self._encoder, reply.ids, reply.done)
-
-
-def _too_long(limit: int) -> Text:
-    return Text(
-        zh=f"这段对话已经超过模型能读的 {limit} 个词元。请清空对话,或缩短问题。",
-        en=f"This conversation is longer than the {limit} tokens the model can read. Clear it or shorten the question.",
-    )
-
-
-def whole_text(encoder: Encoder, ids: Sequence[int], done: bool) -> str:
-    """The text of `ids`; while more may come, without a character whose bytes are not all there yet."""
-    text = encoder.decode(ids)
-    return text if done else text.rstrip("\ufffd")
-
-
-def choose(logits: torch.Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> list[int]:
-    """One token id a row from logits (B, V): the likeliest, or drawn with the row's own generator (never the global one)."""
-    import torch
-
-    if sampling.temperature == 0:
-        return [int(i) for i in logits.argmax(-1).tolist()]
-    scaled = logits.cpu() / sampling.temperature
-    if sampling.top_k:
-        kept = scaled.topk(min(sampling.top_k, scaled.shape[-1])).values[:, -1:]
-        scaled = scaled.masked_fill(scaled < kept, float("-inf"))
-    probabilities = scaled.softmax(-1)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(descending=True)
-        # Keep tokens until the mass before one of them already reaches top_p.
-        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered)
-    return [
-        int(torch.multinomial(row, 1, generator=generator))
-        for row, generator in zip(probabilities, generators, strict=True)
-    ]
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # also false for nan
+        raise ConfigError(
+            Text(
+                zh=f"{name} 填的是 {value};应在 {low} 到 {high} 之间。",
+                en=f"{name} is {value}; it must be {low} to {high}.",
+            ),
+            name,
+        )

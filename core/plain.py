@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from core import lora_layers
-from core.backend import Backend
+from core.backend import Backend, Route, Slots
 from core.batch import PackedBatch
 from core.fused.sizes import Way
 from core.lora_layers import WeightNorms
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
-Routing = dict[str, torch.Tensor | None]
-"""Adapter -> int64 row indices (n,), or None for all rows; rows of no adapter are the base's."""
+Rows = tuple[torch.Tensor | None, torch.Tensor | None]
+"""int64 row indices (n,), or None for all rows; and their strengths float32 (n, 1, 1), or None where all are 1."""
+Routing = dict[str, Rows]
+"""Adapter -> its rows; rows of no adapter are the base's."""
 _START = "_start"  # after an adapter's name: PiSSA's frozen part
 
 
@@ -56,7 +58,8 @@ class PlainBackend(Backend):
         """Put a new adapter, without effect yet, into the model. Raises ValueError for unknown target layers.
 
         `seed` decides its start; the global random state is left as it was, so that a run in progress does not notice.
-        `noise_alpha`: NEFTune's noise on the embeddings, in this adapter's training passes only.
+        `noise_alpha`: NEFTune's noise on the embeddings, in this adapter's training passes only. With init_lora_weights
+        False nothing is made up for it: it has shapes only, until `load_adapter_state` fills it.
         """
         initial = str(config.init_lora_weights)
         principal = initial.startswith("pissa")
@@ -66,7 +69,9 @@ class PlainBackend(Backend):
         cards = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cards):
             torch.manual_seed(seed)
-            self._inject(name, config)
+            hollow = config.init_lora_weights is False and not config.use_dora  # DoRA's start reads the values
+            with torch.device("meta") if hollow else contextlib.nullcontext():
+                self._inject(name, config)
             try:
                 if principal:
                     frozen = copy.copy(config)
@@ -87,6 +92,9 @@ class PlainBackend(Backend):
         self._layers = None
         if self._peft is None:
             self._peft = PeftModel(self.model, config, adapter_name=name)
+            return
+        if config.init_lora_weights is False and lora_layers.join(self.model, name, config):
+            self._peft.peft_config[name] = config
             return
         try:
             self._peft.add_adapter(name, config)
@@ -124,14 +132,11 @@ class PlainBackend(Backend):
 
         One that began as PiSSA is an ordinary LoRA of twice the rank there: A over A0, B beside -B0.
         """
-        from peft import get_peft_model_state_dict
-
-        peft = self._require_peft()
-        tensors = dict(get_peft_model_state_dict(peft, adapter_name=name))
-        config = peft.peft_config[name]
-        if name + _START not in peft.peft_config:
+        config = self._require_peft().peft_config[name]
+        tensors = self._tensors(name)
+        if self._parts(name) == [name]:
             return tensors, config
-        frozen = get_peft_model_state_dict(peft, adapter_name=name + _START)
+        frozen = self._tensors(name + _START)
         whole = {key: torch.cat([tensor, frozen[key]], dim=_rank_side(key)) for key, tensor in tensors.items()}
         config = copy.copy(config)
         factor = math.sqrt(2) if config.use_rslora else 2  # keeps alpha / rank, or alpha / sqrt(rank)
@@ -139,17 +144,27 @@ class PlainBackend(Backend):
         return whole, config
 
     def load_adapter_state(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Fill an adapter with tensors that were checked against `adapter_state` before."""
-        from peft import set_peft_model_state_dict
-
+        """Fill an adapter with tensors that were checked against `adapter_state` before; they may become its own."""
         parts = self._parts(name)
         for index, part in enumerate(parts):
-            share = {
-                key: tensor if len(parts) == 1 else tensor.chunk(2, dim=_rank_side(key))[index].contiguous()
-                for key, tensor in tensors.items()
-            }
-            outcome = set_peft_model_state_dict(self._require_peft(), share, adapter_name=part)
-            assert not outcome.unexpected_keys, outcome.unexpected_keys
+            for path, layer in self._lora_paths(part):
+                for key in lora_layers.tensors(layer, part):
+                    tensor = tensors[_key(path, key)]
+                    half = tensor if len(parts) == 1 else tensor.chunk(2, dim=_rank_side(_key(path, key)))[index]
+                    lora_layers.fill(layer, part, key, half, self.device)
+
+    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """One of PEFT's adapters under PEFT's keys. Its own function asks the hub for the base's configuration."""
+        return {
+            _key(path, key): tensor.detach()
+            for path, layer in self._lora_paths(name)
+            for key, tensor in lora_layers.tensors(layer, name).items()
+        }
+
+    def _lora_paths(self, name: str) -> list[tuple[str, Any]]:
+        """PEFT's layers of adapter `name`, each after its path in the model."""
+        wanted = {id(layer) for layer in self._lora_layers(name)}
+        return [(path, module) for path, module in self.model.named_modules() if id(module) in wanted]
 
     def linear_names(self) -> set[str]:
         """Last names of the model's linear layers (`q_proj`, `gate_proj`, ...), whether adapters sit on them or not."""
@@ -211,7 +226,7 @@ class PlainBackend(Backend):
     def loss(self, batch: PackedBatch, adapter: str | None) -> torch.Tensor:
         """Sum of token losses over the batch, float32 (), without dropout, noise and gradient."""
         self._norms.clear()
-        with self._answer_mode([adapter]):
+        with self._answer_mode(self.routing([Route(adapter)])):
             return self._loss(batch)
 
     def _loss(self, batch: PackedBatch, noise_alpha: float = 0.0) -> torch.Tensor:
@@ -232,40 +247,53 @@ class PlainBackend(Backend):
 
     # -- answering --
 
-    @torch.inference_mode()
-    def prefill(
-        self, ids: Sequence[Sequence[int]], routing: Sequence[str | None], pad_id: int
-    ) -> tuple[torch.Tensor, Any]:
-        """Read several prompts, left-padded to the longest. Logits float32 (B, V) of each next token, and the cache."""
-        from transformers import DynamicCache
+    def slots(self) -> Slots:
+        """A fresh empty set of rows to continue."""
+        from core.plain_slots import PlainSlots
 
+        return PlainSlots(self)
+
+    def rest(self) -> None:
+        """Give back what answering keeps between answers: nothing but DoRA's norms, here."""
         self._norms.clear()
-        longest = max(len(row) for row in ids)
-        tokens = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in ids], device=self.device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=self.device)
-        cache = (DynamicCache(config=self.model.config), mask, any(len(row) < longest for row in ids))
-        return self._forward(tokens, routing, cache)
 
-    @torch.inference_mode()
-    def decode(self, tokens: torch.Tensor, routing: Sequence[str | None], cache: Any) -> tuple[torch.Tensor, Any]:
-        """One more token a row, int64 (B,). Logits float32 (B, V), and the grown cache."""
-        past, mask, padded = cache
-        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-        return self._forward(tokens[:, None], routing, (past, mask, padded))
+    def read(
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: object, routing: Routing
+    ) -> torch.Tensor:
+        """Read tokens int64 (B, T) at `positions` into a transformers cache. Logits float32 (B, V) after the last ones.
 
-    def _forward(self, tokens: torch.Tensor, routing: Sequence[str | None], cache: Any) -> tuple[torch.Tensor, Any]:
-        past, mask, padded = cache
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        mask: int64 (B, all positions so far), 0 where a row has padding; None where none has. Inside inference_mode.
+        """
         with self._answer_mode(routing), self._precision():
-            logits = self.model(
+            logits: torch.Tensor = self.model(
                 input_ids=tokens,
-                attention_mask=mask if padded else None,
+                attention_mask=mask,
                 position_ids=positions,
-                past_key_values=past,
+                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-        return logits.float(), (past, mask, padded)
+        return logits.float()
+
+    def routing(self, routes: Sequence[Route]) -> Routing:
+        """Which rows are whose. A strength of 0 is the base."""
+        found: Routing = {}
+        chosen = [route.adapter if route.strength else None for route in routes]
+        for name in dict.fromkeys(chosen):
+            if name is None:
+                continue
+            rows = [index for index, item in enumerate(chosen) if item == name]
+            strengths = [routes[index].strength for index in rows]
+            found[name] = (
+                None if len(rows) == len(routes) else torch.tensor(rows, device=self.device),
+                # Without: 16-bit changes would be rounded once more, and the bits must be those of training's passes.
+                None if set(strengths) == {1.0} else torch.tensor(strengths, device=self.device)[:, None, None],
+            )
+        return found
+
+    def forget_norms(self) -> None:
+        """Adapters may have learned on since their norms were taken."""
+        self._norms.clear()
 
     # -- stating what a call needs --
 
@@ -284,7 +312,7 @@ class PlainBackend(Backend):
         self._stated = (adapter, recompute)
 
     @contextlib.contextmanager
-    def _answer_mode(self, routing: Sequence[str | None]) -> Iterator[None]:
+    def _answer_mode(self, routing: Routing) -> Iterator[None]:
         """State what a pass without gradients needs: eval mode, and each row's adapter.
 
         Rows are routed one by one and the active adapter is never touched: PEFT's set_adapter and disable_adapter flip
@@ -293,20 +321,11 @@ class PlainBackend(Backend):
         if self._stated is not None:
             self.model.eval()
             self._stated = None
-        self._routing = self._rows_by_adapter(routing)
+        self._routing = routing
         try:
             yield
         finally:
             self._routing = None
-
-    def _rows_by_adapter(self, routing: Sequence[str | None]) -> Routing:
-        rows: Routing = {}
-        for name in dict.fromkeys(routing):
-            if name is not None:
-                chosen = [index for index, item in enumerate(routing) if item == name]
-                whole = len(chosen) == len(routing)
-                rows[name] = None if whole else torch.tensor(chosen, device=self.device)
-        return rows
 
     def _route_layers(self) -> None:
         """Let every LoRA layer answer by row while a routing is set, and by PEFT's own rules (training) otherwise.
@@ -322,12 +341,13 @@ class PlainBackend(Backend):
         if self._routing is None:
             return cast(torch.Tensor, type(layer).forward(layer, x, *args, **kwargs))
         result: torch.Tensor = layer.base_layer(x, *args, **kwargs)
-        for name, rows in self._routing.items():
+        for name, (rows, strengths) in self._routing.items():
             if name not in layer.lora_A:
                 continue
             part = x if rows is None else x[rows]
             changes = [lora_layers.change(layer, one, part, result, rows, self._norms) for one in self._parts(name)]
-            change = sum(changes[1:], changes[0]).to(result.dtype)
+            change = sum(changes[1:], changes[0])
+            change = (change if strengths is None else change * strengths).to(result.dtype)
             # Rows of the base are not touched at all, hence are the base's to the bit.
             result = result + change if rows is None else result.index_add(0, rows, change)
         return result
@@ -360,6 +380,10 @@ class PlainBackend(Backend):
     def _require_peft(self) -> PeftModel:
         assert self._peft is not None, "no adapter is attached"
         return self._peft
+
+
+def _key(path: str, tensor: str) -> str:
+    return f"base_model.model.{path}.{tensor}"
 
 
 def _rank_side(key: str) -> int:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from core import probes
 from core.engine import Engine
-from core.errors import WontFitError
-from core.generate import Column, Reply, Sampling, stream
+from core.generate import Column, Sampling, stream
 from core.probes import Probe
 from core.run import Tell
 
@@ -27,36 +26,22 @@ class Probing:
         """Tell the adapter's answers after `step`, and before them, the first time, the base's as step 0's.
 
         The base is asked now and not before the first step, which need not wait for it: rows of no adapter are the
-        base's own. Each is asked in a batch of its own (mixed, both took twice as long on a card). Set `stop` ends it
-        without an event.
+        base's own. Both are asked in one batch: never slower than one after the other. Set `stop` ends it without an
+        event.
         """
         if not self._probes:
             return
-        if not self.base_answers:
-            texts, seconds = self._texts(None, stop)
-            if stop is not None and stop.is_set():
-                return
-            self.base_answers = texts
-            self._show(0, texts, None, seconds)
-        texts, seconds = self._texts(self._name, stop)
-        if stop is None or not stop.is_set():
-            self._show(step, texts, self.base_answers, seconds)
-
-    def _texts(self, adapter: str | None, stop: threading.Event | None) -> tuple[list[str], float]:
-        """Every question's answer, and the seconds it took."""
+        asked = [self._name] if self.base_answers else [None, self._name]
         begun = time.perf_counter()
-        replies = self._replies([Column(probe.messages, adapter) for probe in self._probes], stop)
-        return [reply.text for reply in replies], time.perf_counter() - begun
-
-    def _replies(self, columns: Sequence[Column], stop: threading.Event | None) -> list[Reply]:
-        """All at once, or in two halves where the card's memory is too small for that."""
-        try:
-            return list(stream(self._engine, columns, _SAMPLING, stop))[-1]
-        except WontFitError:
-            if len(columns) == 1:
-                raise
-        half = len(columns) // 2
-        return [*self._replies(columns[:half], stop), *self._replies(columns[half:], stop)]
+        columns = [Column(probe.messages, adapter) for adapter in asked for probe in self._probes]
+        replies = list(stream(self._engine, columns, _SAMPLING, stop))[-1]
+        seconds, texts = time.perf_counter() - begun, [reply.text for reply in replies]
+        if stop is not None and stop.is_set():
+            return
+        if not self.base_answers:
+            self.base_answers, texts = texts[: len(self._probes)], texts[len(self._probes) :]
+            self._show(0, self.base_answers, None, seconds)
+        self._show(step, texts, self.base_answers, seconds)
 
     def _show(self, step: int, texts: Sequence[str], before: Sequence[str] | None, seconds: float) -> None:
         answers = []

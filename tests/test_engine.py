@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import adapters
+from core.backend import Route
 from core.config import TrainConfig, build
 from core.dataset import Message
 from core.engine import Engine
@@ -26,7 +27,7 @@ PROMPT = (Message("system", "s"), Message("user", "who are you?"))
 def base_logits(engine: Engine) -> torch.Tensor:
     assert engine.resident is not None
     resident = engine.resident
-    return resident.backend.prefill([resident.encoder.prompt(PROMPT)], [None], resident.pad_id)[0]
+    return resident.backend.slots().join([resident.encoder.prompt(PROMPT)], [Route()], [64]).clone()
 
 
 @pytest.fixture

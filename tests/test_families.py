@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from core.backend import Route
 from core.batch import pack
 from core.encode import IGNORE, Example
 from core.plain import PlainBackend
@@ -96,18 +97,17 @@ def test_a_packed_step_is_the_one_row_loop(family: str, recompute: bool) -> None
 def test_rows_are_answered_by_their_own_adapters_and_base_rows_by_the_base_to_the_bit(family: str) -> None:
     prompts = [list(example.input_ids) for example in rows()]
     clean, loaded = backend_of(family, ()), backend_of(family, ("a", "b"))
-    routing = ["a", None, "b", None]
-    pure, cache_pure = clean.prefill(prompts, [None] * 4, pad_id=0)
-    mixed, cache_mixed = loaded.prefill(prompts, routing, pad_id=0)
+    routing, most = [Route("a"), Route(), Route("b"), Route()], [128] * 4
+    slots_pure, slots_mixed = clean.slots(), loaded.slots()
+    pure, mixed = slots_pure.join(prompts, [Route()] * 4, most), slots_mixed.join(prompts, routing, most)
     token = torch.tensor([9, 8, 7, 6])
-    pure_next, _ = clean.decode(token, [None] * 4, cache_pure)
-    mixed_next, _ = loaded.decode(token, routing, cache_mixed)
+    pure_next, mixed_next = slots_pure.step(token), slots_mixed.step(token)
     for base, both in ((pure, mixed), (pure_next, mixed_next)):
         assert torch.equal(base[[1, 3]], both[[1, 3]])
         assert all(float((base[at] - both[at]).abs().max()) > 1e-2 for at in (0, 2))
-    for at, name in enumerate(routing):
-        alone, cached = loaded.prefill([prompts[at]], [name], pad_id=0)
-        following, _ = loaded.decode(token[at : at + 1], [name], cached)
+    for at, route in enumerate(routing):
+        single = loaded.slots()
+        alone, following = single.join([prompts[at]], [route], [128]), single.step(token[at : at + 1])
         assert torch.allclose(alone[0], mixed[at], atol=1e-5) and torch.allclose(
             following[0], mixed_next[at], atol=1e-5
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
 from core import models
+from core.backend import Route
 from core.batch import pack, split
 from core.encode import IGNORE, Example
 from core.fused import family, reference
@@ -169,6 +173,67 @@ def test_the_evaluation_loss_is_fused_too_and_leaves_the_gradients_alone(tiny_mo
     assert all(torch.equal(p.grad, g) for p, g in zip(ours.adapter_parameters("a"), before, strict=True))
 
 
+@pytest.fixture(scope="module")
+def tiny_deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2 of five layers: more than the two whose inputs stay on the device."""
+    folder = tmp_path_factory.mktemp("tiny-deep")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=256, hidden_size=32, intermediate_size=48, num_hidden_layers=5, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("whole", "mlp"), [(0, 0), (0, 3), (2, 3), (5, 0)], ids=["kept", "some mlp", "some whole", "whole"]
+)
+def test_inputs_in_host_memory_give_the_same_gradient_to_the_bit(tiny_deep: Path, whole: int, mlp: int) -> None:
+    ours = fused(load(tiny_deep))
+    adapt(ours)
+    rows = examples(20, 31)
+    here = gradients(ours, [rows], Way(Depth(whole, mlp)))
+    held = ours._arena.bytes
+    ours.finish("a")
+    away = gradients(ours, [rows], Way(Depth(whole, mlp, host_inputs=True)))
+    assert away[0] == here[0] and all(torch.equal(a, b) for a, b in zip(away[1], here[1], strict=True))
+    assert held - ours._arena.bytes == 3 * 64 * 32 * 8  # three of five inputs of 64 tokens in float64
+    # Smaller, larger and smaller again, with the evaluation loss between them, in buffers that are shared and grow.
+    plain = PlainBackend(load(tiny_deep), CPU, None)
+    adapt(plain)
+    for lengths in ((9,), (300, 20), (9,)):
+        way = Way(Depth(whole, mlp, host_inputs=True))
+        other = examples(*lengths)
+        assert worst(gradients(ours, [other], way)[1], gradients(plain, [other], Way())[1]) < 1e-6
+        batch = pack(other, CPU)
+        assert float(ours.loss(batch, "a")) == pytest.approx(float(plain.loss(batch, "a")), rel=1e-7)
+    assert worst(gradients(ours, [rows], Way())[1], here[1]) < 1e-9
+
+
+def test_an_evaluation_pass_takes_no_more_room_than_the_training_pass_it_follows(tiny_deep: Path) -> None:
+    ours = fused(load(tiny_deep))
+    adapt(ours)
+    rows = examples(90, 31)
+    gradients(ours, [rows], Way(Depth.all(5, host_inputs=True)))
+    held = ours._arena.bytes
+    ours.loss(pack(rows, CPU), "a")
+    assert ours._arena.bytes == held
+
+
+def test_a_pass_with_room_for_all_keeps_its_inputs_here(tiny_deep: Path) -> None:
+    ours = fused(load(tiny_deep))
+    adapt(ours)
+    small, large = examples(20), examples(300)
+    way = Way(Depth.all(5, host_inputs=True))
+    gradients(ours, [large], way)
+    room = ours._arena.bytes
+    gradients(ours, [small], replace(way, room=room))
+    gradients(ours, [large], replace(way, room=room))
+    assert ours._arena.bytes == room
+    assert list(ours._depths.values()) == [Depth(), Depth.all(5, host_inputs=True)]
+
+
 def test_few_logits_at_a_time_change_nothing(tiny_model: Path) -> None:
     rows = examples(90, 64)
     ours = fused(load(tiny_model))
@@ -183,10 +248,10 @@ def test_embeddings_in_host_memory_give_the_same_gradient_and_answers(tiny_llama
     adapt(ours)
     rows = examples(20, 31)
     here = gradients(ours, [rows], Way())
-    before, _ = ours.prefill([[1, 2, 3]], ["a"], 0)
+    before = ours.slots().join([[1, 2, 3]], [Route("a")], [8]).clone()
     gradients(ours, [examples(31, 20)], Way())  # other rows of the same size in the same buffers
     away = gradients(ours, [rows], Way(host_embeddings=True))
-    after, _ = ours.prefill([[1, 2, 3]], ["a"], 0)
+    after = ours.slots().join([[1, 2, 3]], [Route("a")], [8])
     assert worst(away[1], here[1]) == 0 and torch.equal(before, after)
     assert worst(gradients(ours, [rows], Way())[1], here[1]) == 0
 
@@ -200,7 +265,8 @@ def test_laying_out_keeps_the_base_to_the_bit_and_its_answers(tiny_model: Path) 
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, untouched.state_dict()[name]), name
     plain = PlainBackend(untouched, CPU, None)
-    assert torch.equal(ours.prefill([[1, 2, 3]], [None], 0)[0], plain.prefill([[1, 2, 3]], [None], 0)[0])
+    ids, most = [[1, 2, 3]], [8]
+    assert torch.allclose(ours.slots().join(ids, [Route()], most), plain.slots().join(ids, [Route()], most), atol=1e-5)
 
 
 def test_the_base_is_held_once(tiny_llama: Path) -> None:
@@ -284,7 +350,7 @@ def test_warming_for_nf4_unpacks_weights_of_every_width() -> None:
 
 
 def test_nf4_bases_give_autograds_gradient(tiny_model: Path, tmp_path: Path) -> None:
-    from transformers import BitsAndBytesConfig, Qwen2Config, Qwen2ForCausalLM
+    from transformers import BitsAndBytesConfig
 
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -368,9 +434,10 @@ def test_the_estimate_counts_the_sizes_that_passes_are_filled_up_to() -> None:
 def test_memory_is_what_the_sizes_say(tiny_model: Path) -> None:
     model = load(tiny_model)
     shape, ranks = family.shape_of(model), Ranks(24, 8, 16, 8)
-    for depth in (KEEP, WHOLE, MLP, BOTH):
+    for depth in (KEEP, WHOLE, MLP, BOTH, Depth(host_inputs=True), Depth.all(2, host_inputs=True)):
         arena = Arena(shape, torch.float64, CPU)
         frame = arena.frame(ranks, 128, 64, depth, 16)
+        assert (frame.last.data_ptr() == frame.saved[0].gu.data_ptr()) == bool(depth)
         assert arena.bytes == arena_bytes(shape, ranks, 128, 64, depth, 16, width=8)
         assert frame.saved[0].h.shape == (128, shape.hidden)
     kept, given_up = (arena_bytes(shape, ranks, 4096, 64, depth, 16) for depth in (KEEP, WHOLE))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from core.backend import Route
 from core.config import TrainConfig
 from core.dataset import Message
 from core.engine import Engine
 from core.errors import ConfigError
-from core.generate import Column, Reply, Sampling, choose, stream, whole_text
+from core.generate import Column, Reply, Sampling, stream
 
 QUESTIONS = ["hi", "a much longer question than the first one", "你是谁?"]
 
@@ -53,13 +54,12 @@ def test_base_rows_have_the_bases_own_logits_to_the_bit(tiny_model: Path, tiny_c
     shaken(loaded, "one", tiny_config)
     assert clean.resident is not None and loaded.resident is not None
     ids = [clean.resident.encoder.prompt(ask(question)) for question in QUESTIONS]
-    pad = clean.resident.pad_id
-    pure, cache = clean.resident.backend.prefill(ids, [None] * 3, pad)
-    mixed, cache2 = loaded.resident.backend.prefill(ids, [None, loaded.handle("one"), None], pad)
+    pure_slots, mixed_slots = clean.resident.backend.slots(), loaded.resident.backend.slots()
+    pure = pure_slots.join(ids, [Route()] * 3, [99] * 3)
+    mixed = mixed_slots.join(ids, [Route(), Route(loaded.handle("one")), Route()], [99] * 3)
     assert torch.equal(pure[[0, 2]], mixed[[0, 2]]) and not torch.equal(pure[1], mixed[1])
     token = torch.tensor([5, 6, 7])
-    pure, _ = clean.resident.backend.decode(token, [None] * 3, cache)
-    mixed, _ = loaded.resident.backend.decode(token, [None, loaded.handle("one"), None], cache2)
+    pure, mixed = pure_slots.step(token), mixed_slots.step(token)
     assert torch.equal(pure[[0, 2]], mixed[[0, 2]]) and not torch.equal(pure[1], mixed[1])
 
 
@@ -85,17 +85,6 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_global_state(tiny_engine:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_top_k_and_top_p_leave_out_the_unlikely() -> None:
-    logits = torch.tensor([[2.0, 1.9, -1.0, -2.0]])
-
-    def drawn(**rules: float) -> set[int]:
-        sampling = Sampling(temperature=2.0, **rules)  # type: ignore[arg-type]
-        return {choose(logits, sampling, [torch.Generator().manual_seed(seed)])[0] for seed in range(200)}
-
-    assert drawn() == {0, 1, 2, 3}
-    assert drawn(top_k=2) == {0, 1} and drawn(top_p=0.6) == {0, 1} and drawn(top_p=0.1) == {0}
-
-
 def test_stop_ends_within_one_token_and_keeps_the_text(tiny_engine: Engine) -> None:
     stop = threading.Event()
     stop.set()
@@ -108,18 +97,81 @@ def test_the_limit_on_tokens_is_named_as_the_end(tiny_engine: Engine) -> None:
     assert reply.finish == "length" and reply.tokens == 3 and reply.first_token_seconds is not None
 
 
-def test_a_character_is_shown_only_when_all_its_bytes_are_there(tiny_engine: Engine) -> None:
+def test_strength_is_a_rows_own_and_none_at_all_is_the_base(tiny_engine: Engine, tiny_config: TrainConfig) -> None:
+    shaken(tiny_engine, "one", tiny_config)
+    columns = [Column(ask("hi"), "one", strength) for strength in (0.0, 0.5, 1.0, 1.5)] + [Column(ask("hi"))]
+    sampling = Sampling(max_new_tokens=20)
+    together = [reply.ids for reply in last(tiny_engine, columns, sampling)]
+    assert together == [last(tiny_engine, [column], sampling)[0].ids for column in columns]
+    assert together[0] == together[4] and len({tuple(ids) for ids in together}) == 4
+    with pytest.raises(ConfigError, match="strength"):
+        Column(ask("hi"), "one", 1.6)
+
+
+def test_every_column_has_its_own_sampling(tiny_engine: Engine) -> None:
+    settings = [
+        Sampling(max_new_tokens=3),
+        Sampling(temperature=1.0, max_new_tokens=9, seed=5),
+        Sampling(max_new_tokens=6),
+    ]
+    replies = list(stream(tiny_engine, [Column(ask("hi"))] * 3, settings))[-1]
+    assert [reply.tokens for reply in replies] == [3, 9, 6]
+    for setting, reply in zip(settings, replies, strict=True):
+        assert reply.ids == last(tiny_engine, [Column(ask("hi"))], setting)[0].ids
+
+
+def test_a_ready_prompt_is_read_as_it_is(tiny_engine: Engine) -> None:
     assert tiny_engine.resident is not None
-    encoder = tiny_engine.resident.encoder
-    ids = encoder._plain("你😀")  # type: ignore[attr-defined]
-    shown = [whole_text(encoder, ids[:n], done=False) for n in range(len(ids) + 1)]
-    assert list(dict.fromkeys(shown)) == ["", "你", "你😀"]
-    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(shown))
+    ids = tuple(tiny_engine.resident.encoder.prompt(ask("hi")))
+    written, ready = last(tiny_engine, [Column(ask("hi")), Column((), ids=ids)], Sampling(max_new_tokens=9))
+    assert written.ids == ready.ids and written.prompt_tokens == ready.prompt_tokens == len(ids)
+    for wrong in ((), (99_999,), (-1,)):
+        with pytest.raises(ConfigError, match="nothing to read"):
+            last(tiny_engine, [Column((), ids=wrong)], Sampling())
+    with pytest.raises(ConfigError, match="600 tokens and is longer than the 512"):
+        last(tiny_engine, [Column((), ids=(5,) * 600)], Sampling())
+    (reply,) = last(tiny_engine, [Column((), ids=(5,) * 500)], Sampling(max_new_tokens=400))
+    assert reply.finish in ("length", "stop") and reply.tokens <= 12
+
+
+def test_an_answer_ends_before_its_stop_string_and_never_shows_a_part_of_it(tiny_engine: Engine) -> None:
+    free = Sampling(temperature=1.5, max_new_tokens=60, seed=3)
+    (whole,) = last(tiny_engine, [Column(ask("hi"))], free)
+    at = next(i for i in range(8, len(whole.text) - 3) if whole.text.find(whole.text[i : i + 3]) == i)
+    stop = whole.text[at : at + 3]
+    shown = []
+    for (reply,) in stream(tiny_engine, [Column(ask("hi"))], replace(free, stop=("never said", stop), logprobs=0)):
+        shown.append(reply.text)
+        assert whole.text[:at].startswith(reply.text)
+    assert reply.finish == "stop" and reply.text == whole.text[:at] and stop in whole.text
+    assert reply.tokens < whole.tokens and len(reply.token_list) < reply.tokens
+    assert "".join(token.text for token in reply.token_list).startswith(reply.text)
+
+
+def test_probabilities_are_the_models_own(tiny_engine: Engine) -> None:
+    assert tiny_engine.resident is not None
+    sampling = Sampling(temperature=2.0, top_k=3, repetition_penalty=1.5, max_new_tokens=6, seed=1, logprobs=4)
+    columns = [Column(ask("hi")), Column(ask("you"))]
+    reply, silent = list(stream(tiny_engine, columns, [sampling, replace(sampling, logprobs=None)]))[-1]
+    prompt = tiny_engine.resident.encoder.prompt(ask("hi"))
+    model = tiny_engine.resident.backend.model  # type: ignore[attr-defined]
+    with torch.no_grad():
+        log = model(torch.tensor([prompt + reply.ids])).logits[0].log_softmax(-1)[len(prompt) - 1 :]
+    assert silent.token_list == [] and [token.id for token in reply.token_list] == reply.ids
+    for token, row in zip(reply.token_list, log, strict=False):
+        values, ids = row.topk(4)
+        assert token.logprob == pytest.approx(float(row[token.id]), abs=1e-4)
+        assert [logprob for _, _, logprob in token.top] == pytest.approx(values.tolist(), abs=1e-4)
+        assert token.top[0][1] == tiny_engine.resident.encoder.token_bytes(int(ids[0]))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1.0}, {"temperature": float("nan")}, {"max_new_tokens": 0}, {"top_p": 0.0}]
-)
-def test_sampling_out_of_range_is_refused(wrong: dict[str, float]) -> None:
+    "wrong",
+    [
+        {"temperature": -1.0}, {"temperature": float("nan")}, {"max_new_tokens": 0}, {"top_p": 0.0}, {"logprobs": 21},
+        {"repetition_penalty": 0.0}, {"stop": ("a", "")}, {"stop": ("a",) * 17},
+    ],
+)  # fmt: skip
+def test_sampling_out_of_range_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Sampling(**wrong)  # type: ignore[arg-type]

@@ -71,34 +71,56 @@ def test_chat_between_steps_leaves_the_adapter_bit_identical(
     engine.load(str(tiny_model))
     engine.create_adapter("old", config)
     noisy = Run.create(tmp_path / "noisy" / "run", config, ROWS, "t", "t")
-    trainer = threading.Thread(target=train, args=(engine, noisy, threading.Event()))
-    answers = {"base": 0, "old": 0, "run": 0, "cancelled": 0}
+    answers = {"base": 0, "old": 0, "run": 0, "stopped": 0, "left": 0}
     failures: list[BaseException] = []
-    stop_talking = threading.Event()
+    stop_talking, counting = threading.Event(), threading.Lock()
+    original = noisy.append
+
+    def append(kind: str, **fields: object) -> dict[str, object]:
+        """Keeps the run from being over before enough was asked meanwhile."""
+        until = time.perf_counter() + 10
+        while kind == "step" and sum(answers.values()) < 3 * int(str(fields["step"])) and not failures:
+            assert time.perf_counter() < until
+            time.sleep(0.001)
+        return original(kind, **fields)
 
     def talk(number: int) -> None:
         turn = number
         while not stop_talking.is_set():
             turn += 1
-            name = ("base", "old", "run")[turn % 3]
-            adapter = {"base": None, "old": "old", "run": noisy.id}[name]
-            if adapter == noisy.id and noisy.id not in engine.attached:
-                continue
-            sampling = Sampling(temperature=1.0, max_new_tokens=12, seed=turn)
             try:
-                replies = stream(engine, [Column(QUESTION), Column(QUESTION, adapter)], sampling)
-                if turn % 4 == 0:  # a closed page
-                    next(replies)
-                    replies.close()
-                    answers["cancelled"] += 1
-                else:
-                    assert all(reply.done for reply in list(replies)[-1])
-                    answers[name] += 1
+                count(ask(turn))
             except BaseException as error:
                 failures.append(error)
                 return
 
-    talkers = [threading.Thread(target=talk, args=(n,)) for n in range(2)]
+    def count(found: list[str]) -> None:
+        with counting:
+            for name in found:
+                answers[name] += 1
+
+    def ask(turn: int) -> list[str]:
+        trained = noisy.id if noisy.id in engine.attached else "old"
+        columns = [Column(QUESTION), Column(QUESTION, "old", turn % 4 / 2), Column(QUESTION, trained, turn % 3 / 2)]
+        sampling = Sampling(temperature=turn % 2, top_p=0.9, max_new_tokens=12, seed=turn, repetition_penalty=1.1)
+        stop = threading.Event()
+        replies = stream(engine, columns, sampling, stop)
+        if turn % 4 == 0:  # a closed page
+            next(replies)
+            replies.close()
+            return ["left"]
+        if turn % 4 == 1:
+            next(replies)
+            stop.set()
+        ended = {reply.finish for reply in list(replies)[-1]}
+        if "cancelled" in ended:
+            return ["stopped"]
+        assert ended <= {"stop", "length"}
+        return ["base", "old", "run" if trained == noisy.id else "old"]
+
+    noisy.append = append  # type: ignore[method-assign]
+    trainer = threading.Thread(target=train, args=(engine, noisy, threading.Event()))
+    talkers = [threading.Thread(target=talk, args=(n,)) for n in range(4)]
     for thread in [trainer, *talkers]:
         thread.start()
     trainer.join()
@@ -106,11 +128,35 @@ def test_chat_between_steps_leaves_the_adapter_bit_identical(
     for thread in talkers:
         thread.join()
     assert failures == []
-    assert min(answers.values()) >= 3, answers
+    assert min(answers.values()) >= 3 and sum(answers.values()) >= 180, answers
     assert [e["loss"] for e in noisy.events if e["type"] == "step"] == [
         e["loss"] for e in quiet.events if e["type"] == "step"
     ]
     assert trained_bytes(noisy) == trained_bytes(quiet)
+
+
+def test_training_goes_on_beside_answers_and_a_new_question_waits_for_about_a_step(
+    tmp_path: Path, tiny_model: Path, tiny_config: TrainConfig
+) -> None:
+    engine = Engine()
+    engine.load(str(tiny_model))
+    assert engine.resident is not None
+    engine.resident.encoder.stop_ids = ()
+    run = Run.create(tmp_path / "run", busy_config(tiny_config), ROWS, "t", "t")
+    stop, ended = threading.Event(), []
+    endless = [stream(engine, [Column(QUESTION)] * 3, Sampling(max_new_tokens=450), stop) for _ in range(2)]
+    for replies in endless:
+        next(replies)
+    trainer = threading.Thread(target=train, args=(engine, run, stop))
+    trainer.start()
+    while engine.desk._together is not None:
+        steps = run.step
+        list(stream(engine, [Column(QUESTION)], Sampling(max_new_tokens=1)))
+        ended.append(run.step - steps)
+    assert run.step > 2, "it trains while answers are under way"
+    stop.set()
+    trainer.join()
+    assert ended and sorted(ended)[len(ended) // 2] <= 2 and all(list(replies)[-1][0].done for replies in endless)
 
 
 def test_attaching_and_removing_another_adapter_during_a_run_changes_nothing(
@@ -191,5 +237,8 @@ def test_a_generator_may_be_resumed_on_other_threads(tiny_engine: Engine) -> Non
 def test_the_turn_is_free_again_after_an_error(tiny_engine: Engine) -> None:
     with pytest.raises(ModelError, match="not attached"):
         list(stream(tiny_engine, [Column(QUESTION, "nobody")], Sampling()))
+    end = time.monotonic() + 10  # the reader knows of the error before the desk's thread has let go
+    while tiny_engine.busy and time.monotonic() < end:
+        time.sleep(0.01)
     assert not tiny_engine.busy
     assert list(stream(tiny_engine, [Column(QUESTION)], Sampling(max_new_tokens=2)))[-1][0].done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import threading
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import adapters, lora
+from core.backend import Route
 from core.batch import pack
 from core.config import TrainConfig, build
 from core.dataset import Row
@@ -60,11 +60,10 @@ def shake(engine: Engine, name: str, size: float = 0.2) -> None:
 
 def logits(engine: Engine, routing: list[str | None], prompts: list[list[int]] = PROMPTS) -> torch.Tensor:
     """Of the next token and of one after it, (2, B, V)."""
-    handles = [None if name is None else engine.handle(name) for name in routing]
-    resident = there(engine)
-    first, cache = resident.backend.prefill(prompts, handles, resident.pad_id)
-    second, _ = resident.backend.decode(torch.full((len(prompts),), 11), handles, cache)
-    return torch.stack([first, second])
+    routes = [Route(None if name is None else engine.handle(name)) for name in routing]
+    slots = there(engine).backend.slots()
+    first = slots.join(prompts, routes, [64] * len(prompts)).clone()
+    return torch.stack([first, slots.step(torch.full((len(prompts),), 11))])
 
 
 def base_weights(engine: Engine) -> dict[str, torch.Tensor]:
@@ -131,7 +130,9 @@ def test_each_row_of_a_mixed_batch_is_what_peft_answers_and_base_rows_are_the_ba
     engine, other = Engine(), Engine()
     for one in (engine, other):
         one.load(str(tiny_model), quant_method)
-    base = logits(engine, [None] * 4)
+    # Rows of a DoRA go through passes of their own where the others' are fused; bits depend on the rows of a pass.
+    together = [0, 2] if there(engine).backend.fast and "dora" in kind else [0, 1, 2, 3]
+    base, pure = (logits(engine, [None] * len(rows), [PROMPTS[row] for row in rows]) for rows in (range(4), together))
     made(engine, "kind", tiny_config, **KINDS[kind])
     made(engine, "plain", tiny_config, target_modules="attention")
     for name in ("kind", "plain"):
@@ -140,7 +141,7 @@ def test_each_row_of_a_mixed_batch_is_what_peft_answers_and_base_rows_are_the_ba
     routing: list[str | None] = [None, "kind", "plain", "kind"]
     mixed = logits(engine, routing)
     reference = by_peft(there(other).backend.model, tmp_path / "kind")
-    assert torch.equal(mixed[:, 0], base[:, 0])
+    assert torch.equal(mixed[:, 0], pure[:, 0])
     assert close(mixed[:, [1, 3]], reference[:, [1, 3]], 2e-5)
     assert close(logits(engine, ["kind"] * 4), reference, 2e-5)
     assert not close(mixed[:, [1, 3]], base[:, [1, 3]], 1e-2)
@@ -216,8 +217,8 @@ def test_every_kind_runs_over_a_16_bit_base_as_on_a_card(
         losses[-1].append(float(one.loss(batch, name)) / 8)
         assert all(p.dtype == torch.float32 for p in one.adapter_parameters(name))
     assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0][-1] < losses[0][0]
-    mixed, _ = backend.prefill(PROMPTS, [None, "a", None, "a"], pad_id=0)
-    base, _ = backend.prefill(PROMPTS, [None] * 4, pad_id=0)
+    mixed = backend.slots().join(PROMPTS, [Route(), Route("a"), Route(), Route("a")], [64] * 4).clone()
+    base = backend.slots().join(PROMPTS, [Route()] * 4, [64] * 4)
     assert torch.equal(mixed[[0, 2]], base[[0, 2]]) and not torch.equal(mixed[1], base[1])
 
 
@@ -270,13 +271,14 @@ def test_dora_learns_magnitudes_and_its_answers_follow_the_training(
 def test_no_answer_of_a_dora_uses_norms_from_before_a_change(tiny_engine: Engine, tiny_config: TrainConfig) -> None:
     made(tiny_engine, "a", tiny_config, use_dora="true")
     backend, handle, batch = there(tiny_engine).backend, tiny_engine.handle("a"), pack([example()], "cpu")
-    _, answer = backend.prefill(PROMPTS, [handle] * 4, pad_id=0)
-    twin, tokens = copy.deepcopy(answer), torch.tensor([1, 2, 3, 4])
+    answer, twin, tokens = backend.slots(), backend.slots(), torch.tensor([1, 2, 3, 4])
+    for slots in (answer, twin):
+        slots.join(PROMPTS, [Route(handle)] * 4, [64] * 4)
     backend.loss_and_grads(batch, handle, 8, Way())
     torch.optim.SGD(parameters(tiny_engine, "a"), lr=0.5).step()
-    stepped, _ = backend.decode(tokens, [handle] * 4, answer)  # in the middle of an answer
+    stepped = answer.step(tokens).clone()  # in the middle of an answer
     logits(tiny_engine, ["a"] * 4)
-    assert torch.equal(stepped, backend.decode(tokens, [handle] * 4, twin)[0])
+    assert torch.equal(stepped, twin.step(tokens))
     shake(tiny_engine, "a")
     evaluated = backend.loss(batch, handle)
     answered = logits(tiny_engine, ["a"] * 4)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from core.backend import Slots
 from core.batch import PackedBatch
 from core.fused import family
+from core.fused.answering import Answering
 from core.fused.arena import Arena, Frame
 from core.fused.graphs import Graphs
 from core.fused.layers import Decoder, Layer
@@ -63,6 +65,8 @@ class FusedBackend(PlainBackend):
         self._depths: dict[tuple[Size, Ranks, Way], Depth] = {}
         self._graphs = Graphs(device) if device.type == "cuda" else None
         self._lookup = Lookup(model.get_input_embeddings(), device)
+        peft = (self._parts, self._lora_layers)
+        self._answering = Answering(model, self._groups, self._lookup, self._rotary, ops, device, *peft)
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -85,10 +89,30 @@ class FusedBackend(PlainBackend):
         """See PlainBackend; what was prepared for the adapter goes with it."""
         if self._ready is not None and self._ready.adapter == name:
             self.finish(name)
+        self._answering.forget(name)
         super().delete_adapter(name)
+
+    def load_adapter_state(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """See PlainBackend."""
+        super().load_adapter_state(name, tensors)
+        self._answering.learns(name, False)
+
+    # -- answering --
+
+    def slots(self) -> Slots:
+        """See Backend.slots."""
+        return self._answering.slots(super().slots)
+
+    def rest(self) -> None:
+        """See Backend.rest."""
+        self._answering.rest()
+        super().rest()
+
+    # -- training --
 
     def finish(self, adapter: str) -> None:
         """Give back what training needed besides the adapter itself."""
+        self._answering.learns(adapter, False)
         self._forget()
         self._arena.release()
         for groups in self._groups:
@@ -105,6 +129,7 @@ class FusedBackend(PlainBackend):
         self, batch: PackedBatch, adapter: str, answer_tokens: int, way: Way, scale: float = 1.0
     ) -> torch.Tensor:
         """See PlainBackend.loss_and_grads."""
+        self._answering.learns(adapter, True)
         ready = self._ready is not None and self._ready.adapter == adapter
         if not ready and self.plain_reason(adapter) is not None:
             return super().loss_and_grads(batch, adapter, answer_tokens, way, scale)
@@ -119,7 +144,8 @@ class FusedBackend(PlainBackend):
             return super().loss(batch, adapter)
         prepared = self._prepared(adapter)
         # Nothing is kept for a backward pass that does not come.
-        way = replace(self._way, recompute=Depth.all(self._shape.layers), room=0)
+        depth = Depth.all(self._shape.layers, self._way.recompute.host_inputs)
+        way = replace(self._way, recompute=depth, room=0)
         return self._run(batch, prepared, way, None).losses.sum()
 
     def settle(self, way: Way) -> None:
@@ -163,13 +189,13 @@ class FusedBackend(PlainBackend):
 
     def _depth(self, size: Size, ranks: Ranks, way: Way) -> Depth:
         """What a pass of this size gives up: no more than it must."""
-        if not (way.room and way.recompute):
+        if not (way.room and (way.recompute or way.recompute.host_inputs)):
             return way.recompute
         key = (size, ranks, way)
         if key not in self._depths:
             width = self._arena.width
             sizes = (self._shape, ranks, size.tokens, size.answers, way.logit_rows)
-            found = shallowest(*sizes, way.room, width)
+            found = shallowest(*sizes, way.room, width, way.recompute.host_inputs)
             self._depths[key] = way.recompute if found is None else found
         return self._depths[key]
 
@@ -181,7 +207,7 @@ class FusedBackend(PlainBackend):
             model: Any = self.model
             layers = []
             for block, groups in zip(family.blocks(model), self._groups, strict=True):
-                for group, modules in zip(groups, _members(block), strict=True):
+                for group, modules in zip(groups, family.members(block), strict=True):
                     group.attach([_pair(module, adapter) for module in modules], self._scaling(adapter))
                 layers.append(Layer(*groups, block.norm1.weight, block.norm2.weight, family.head_norms(block)))
             decoder = Decoder(
@@ -226,21 +252,11 @@ class _Prepared:
         return [(p.data_ptr(), -1 if p.grad is None else p.grad.data_ptr()) for p in self._parameters]
 
 
-def _members(block: family.Block) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-    """The block's linear modules by group, in the order of Layer."""
-    return (
-        [getattr(block.attention, name) for name in family.ATTENTION],
-        [block.attention.o_proj],
-        [getattr(block.mlp, name) for name in family.MLP],
-        [block.mlp.down_proj],
-    )
-
-
 def _groups(
     block: family.Block, scratch: Scratch, dequantise: Dequantise, spare: bool
 ) -> tuple[Group, Group, Group, Group]:
     qkv, out, gate_up, down = (
-        _group([family.base(m) for m in members], scratch, dequantise, spare) for members in _members(block)
+        _group([family.base(m) for m in members], scratch, dequantise, spare) for members in family.members(block)
     )
     return qkv, out, gate_up, down
 

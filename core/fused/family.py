@@ -32,6 +32,16 @@ def blocks(model: nn.Module) -> list[Block]:
     return [Block(x.self_attn, x.mlp, x.input_layernorm, x.post_attention_layernorm) for x in layers]
 
 
+def members(block: Block) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """The block's linear modules by group: q/k/v, output, gate/up, down."""
+    return (
+        [getattr(block.attention, name) for name in ATTENTION],
+        [block.attention.o_proj],
+        [getattr(block.mlp, name) for name in MLP],
+        [block.mlp.down_proj],
+    )
+
+
 def head_norms(block: Block) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Weights of the norms over q's and k's heads; None in families without."""
     if not hasattr(block.attention, "q_norm"):

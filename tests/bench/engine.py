@@ -2,6 +2,9 @@
 
     python tests/bench/engine.py --model DIR [--rows presets/starter/identity-50.jsonl] [--nf4] [--out FILE]
 
+    python tests/bench/engine.py --answers --model DIR [--nf4]     answers alone, see answers.py
+    python tests/bench/engine.py --kernels [--nf4]                 the products of a decoding step, see products.py
+
 Beside the answers stands transformers.generate, in the same process; the training loop's own figures are train.py's.
 Prints one JSON line a measurement. Weights may be random: speed and memory do not depend on their values.
 """
@@ -139,6 +142,8 @@ def main() -> None:
     arguments.add_argument("--preset", default="identity")
     arguments.add_argument("--tokens", type=int, default=128)
     arguments.add_argument("--nf4", action="store_true", help="also the QLoRA preset")
+    arguments.add_argument("--answers", action="store_true", help="answers alone")
+    arguments.add_argument("--kernels", action="store_true", help="the products of a decoding step alone")
     arguments.add_argument("--out", type=Path)
     parsed = arguments.parse_args()
     rows = read_rows(parsed.rows)
@@ -150,6 +155,12 @@ def main() -> None:
         if parsed.out:
             parsed.out.write_text("\n".join(lines) + "\n")
 
+    if parsed.kernels:
+        import products
+
+        for record in products.every(parsed.nf4):
+            show(record)
+        return
     for preset in [parsed.preset, *(["qlora"] if parsed.nf4 else [])]:
         config = replace(
             presets.preset(preset).config,
@@ -167,6 +178,13 @@ def main() -> None:
         engine.load(config.model, config.quant_method, config.torch_dtype)
         show({"what": f"load {config.quant_method}", "imports_s": round(imported - begun, 2),
               "load_s": round(time.time() - imported, 2), **gigabytes()})  # fmt: skip
+        if parsed.answers:
+            import answers
+
+            for record in answers.measured(engine, config, parsed.tokens):
+                show(record)
+            engine.unload()
+            continue
         with tempfile.TemporaryDirectory() as home:
             for number in (1, 2):  # the second one shows the job without the first one's warming up
                 show(headline(engine, config, rows, Path(home) / f"run-{number}"))

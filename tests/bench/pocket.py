@@ -8,6 +8,10 @@ questions of presets/probes.
     python tests/bench/pocket.py --loop 3
 
 times the training loop alone: 50 rows x 10 epochs, 16 rows a step, beside the loop of batch 1 x accumulation 16.
+
+    python tests/bench/pocket.py --answers 3
+
+times a base/tuned pair of answers beside two plain generate calls, and counts the greedy answers that sharing a batch changes.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import loops
 import measure
+import pairs
 import workloads
 
 from core import config as settings
@@ -89,7 +94,11 @@ def main() -> None:
     arguments.add_argument("--preset", default="pocket")
     arguments.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     arguments.add_argument("--loop", type=int, default=0, metavar="N", help="only time the training loop, N times")
+    arguments.add_argument("--answers", type=int, default=0, metavar="N", help="only time answers, N times")
     parsed = arguments.parse_args()
+    if parsed.answers:
+        pairs.main(parsed.answers)
+        return
     if parsed.loop:
         print(json.dumps(loop_ratio(parsed.loop)))
         return

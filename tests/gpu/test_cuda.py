@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.backend import Route
 from core.batch import pack
 from core.config import TrainConfig, build
 from core.dataset import Message, Row
@@ -50,12 +51,12 @@ def test_base_rows_are_the_base_to_the_bit(engine: Engine, tiny_config: TrainCon
     assert engine.resident is not None
     resident = engine.resident
     ids = [resident.encoder.prompt(QUESTION)] * 2
-    pure, _ = resident.backend.prefill(ids, [None, None], resident.pad_id)
+    pure = resident.backend.slots().join(ids, [Route()] * 2, [64] * 2).clone()
     engine.create_adapter("a", tiny_config)
     with torch.no_grad():
         for parameter in resident.backend.adapter_parameters(engine.handle("a")):
             parameter.fill_(0.3)
-    mixed, _ = resident.backend.prefill(ids, [None, engine.handle("a")], resident.pad_id)
+    mixed = resident.backend.slots().join(ids, [Route(), Route(engine.handle("a"))], [64] * 2)
     assert torch.equal(pure[0], mixed[0]) and not torch.equal(pure[1], mixed[1])
 
 
