@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 from core.encode import IGNORE, Example
@@ -38,25 +38,21 @@ class PackedBatch:
 
 def pack(examples: Sequence[Example], device: torch.device | str) -> PackedBatch:
     """Lay examples end to end. An example's first token never carries a label: nothing of its own precedes it."""
+    import numpy
     import torch
 
-    ids: list[int] = []
-    positions: list[int] = []
-    predict: list[int] = []
-    targets: list[int] = []
-    for example in examples:
-        start = len(ids)
-        ids += example.input_ids
-        positions += range(len(example))
-        for offset, label in enumerate(example.labels[1:]):
-            if label != IGNORE:
-                predict.append(start + offset)
-                targets.append(label)
     lengths = tuple(len(example) for example in examples)
-    starts = [0, *accumulate(lengths)]
-    parts = (ids, positions, predict, targets, starts)
+    starts = numpy.array([0, *accumulate(lengths)])
+    ids, labels = (
+        numpy.fromiter(chain.from_iterable(part), numpy.int64, starts[-1])
+        for part in ((e.input_ids for e in examples), (e.labels for e in examples))
+    )
+    positions = numpy.arange(starts[-1]) - numpy.repeat(starts[:-1], lengths)
+    labelled = labels != IGNORE
+    labelled[starts[:-1]] = False
+    parts = (ids, positions, numpy.flatnonzero(labelled) - 1, labels[labelled], starts)
     # One copy that waits for nothing: the processor lays out the next pass while the card computes this one.
-    whole = torch.tensor([value for part in parts for value in part], dtype=torch.int64)
+    whole = torch.from_numpy(numpy.concatenate(parts))
     if torch.device(device).type == "cuda":
         whole = whole.pin_memory()
     tensors = torch.split(whole.to(device, non_blocking=True), [len(part) for part in parts])

@@ -57,11 +57,29 @@ class FlatOptimizer:
         self._optimizer = _make(groups, config)
         self._allocate()
 
-    def step(self, learning_rate: float) -> None:
-        """Update the weights by the gradients as they are; these are left in place."""
+    @property
+    def guarded(self) -> bool:
+        """Whether `step` can take a divisor and be told on the device to leave everything as it is."""
+        return isinstance(self._optimizer, torch.optim.AdamW)
+
+    def step(
+        self, learning_rate: float, divisor: torch.Tensor | None = None, broken: torch.Tensor | None = None
+    ) -> None:
+        """Update the weights by the gradients as they are; these are left in place.
+
+        If `guarded`: by the gradients over `divisor` (), and not at all where `broken` (), float32, is 1: neither is
+        read by the host.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["ratio"]
+        # What torch's GradScaler hands to the fused kernel.
+        self._optimizer.grad_scale, self._optimizer.found_inf = divisor, broken  # type: ignore[attr-defined]
         self._optimizer.step()
+
+    def release(self) -> None:
+        """Let go of its memory; it cannot step any more."""
+        self._settle()
+        self._optimizer.state.clear()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Copies on the host of what the next update depends on beside the weights, by name."""

@@ -58,6 +58,7 @@ def prepared(engine: Engine, run: Run, training: Sequence[Example], again: bool)
     state = found.state if found else TrainerState(scale=2.0**12 if resident.dtype == "float16" else 1.0)
     plan = _plan(engine, run, training, state)
     with engine.turn():
+        resident.backend.rest()  # what answers left for the next one is planned with
         resident.backend.settle(plan.way)
     # Its checkpoint is all that a run needs which once went on from another adapter: that one may be gone.
     engine.create_adapter(run.id, replace(config, adapters=str(found.folder)) if found and config.adapters else config)
@@ -65,6 +66,7 @@ def prepared(engine: Engine, run: Run, training: Sequence[Example], again: bool)
     with engine.turn():
         # Named through the model: what is trained, and in which order, is the backend's to say.
         flat = FlatAdapter.of(cast(Any, resident.backend).model, resident.backend.adapter_parameters(handle))
+    optimizer: FlatOptimizer | None = None
     try:
         optimizer = FlatOptimizer(flat, config)
         if found:
@@ -95,6 +97,8 @@ def prepared(engine: Engine, run: Run, training: Sequence[Example], again: bool)
         with engine.turn():
             resident.backend.finish(handle)
             flat.release()
+            if optimizer is not None:
+                optimizer.release()
             with contextlib.suppress(WontFitError), memory_errors():
                 resident.backend.settle(Way())  # embeddings that had to make room answer faster on the card
         give_back()

@@ -1,5 +1,6 @@
 """One optimizer step: packed passes, one clip over the whole gradient, one update; or the weights as they were before.
 
+On a card a step is launched and read later, so that the host prepares the next one meanwhile (2 to 5 ms a step there).
 Evaluation passes go the same way, without the gradient: memory that runs out is told, and met with smaller passes.
 
 The gradient is that of (sum of answer-token losses) / (answer tokens of the whole step), whatever the split into
@@ -40,7 +41,10 @@ _GROWTH_STEPS = 200
 
 @dataclass(frozen=True)
 class Taken:
-    """What a step came to: its loss, the gradient's length before clipping, and seconds without the wait for the turn."""
+    """What a step came to: its loss, the gradient's length before clipping, and seconds without the wait for the turn.
+
+    On a card the seconds are its own, from its first kernel to its last.
+    """
 
     loss: float
     norm: float
@@ -50,6 +54,47 @@ class Taken:
     def sound(self) -> bool:
         """Whether both are numbers; otherwise the weights were not touched."""
         return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+class Launched:
+    """A step under way. Its update leaves the weights alone, and so does every later one, if it turns out broken."""
+
+    def __init__(self, step: int, taken: Taken | None = None) -> None:
+        self._step, self._taken = step, taken
+
+    @property
+    def ready(self) -> bool:
+        """Whether `result` is there without waiting."""
+        return self._taken is not None
+
+    def result(self) -> Taken:
+        """Wait for it. Raises DivergedError if loss or gradient is no number; the weights are then those of before."""
+        if self._taken is None:
+            self._taken = self._read()
+        if not self._taken.sound:
+            raise DivergedError(_diverged(self._step + 1, self._step), self._step + 1)
+        return self._taken
+
+    def _read(self) -> Taken:
+        raise NotImplementedError
+
+
+class _OnCard(Launched):
+    """What comes back from the card: loss and norm (2,), copied to pinned memory behind the step's last kernel."""
+
+    def __init__(self, step: int, found: torch.Tensor, begin: torch.cuda.Event) -> None:
+        import torch
+
+        super().__init__(step)
+        self._host = torch.empty(2, pin_memory=True)
+        self._host.copy_(found, non_blocking=True)
+        self._begin, self._end = begin, torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._end.record()
+
+    def _read(self) -> Taken:
+        self._end.synchronize()
+        loss, norm = self._host.tolist()
+        return Taken(loss, norm, self._begin.elapsed_time(self._end) / 1e3)
 
 
 class Stepper:
@@ -73,24 +118,26 @@ class Stepper:
         self._engine, self._handle, self._config = engine, handle, config
         self._flat, self._optimizer, self._tell = flat, optimizer, tell
         self.plan, self.scale, self.clean_steps = plan, scale, clean_steps
+        self._broken: torch.Tensor | None = None  # (), 1 once a guarded step was broken
 
     def take(self, step: int, examples: Sequence[Example], rate: float) -> Taken:
-        """Step `step` (from 0) over `examples` at learning rate `rate`.
+        """Launch a step and wait for it; errors of both."""
+        return self.launch(step, examples, rate).result()
 
-        Out of memory, it is told and tried once more in smaller passes. Raises WontFitError if that is not enough, and
-        DivergedError if loss or gradient is no number; the weights are then those of before.
+    def launch(self, step: int, examples: Sequence[Example], rate: float) -> Launched:
+        """Step `step` (from 0) over `examples` at learning rate `rate`; done already where it cannot be read later.
+
+        Out of memory, it is told and tried once more in smaller passes. Raises WontFitError if that is not enough.
         """
-        taken = self._tried(step, examples, rate)
-        if taken is None:
+        launched = self._tried(step, examples, rate)
+        if launched is None:
             self._free()
             self._shrink(step, examples, training=True)
-            taken = self._tried(step, examples, rate)
-        if taken is None:
+            launched = self._tried(step, examples, rate)
+        if launched is None:
             self._free()
             raise WontFitError(OUT_OF_MEMORY, 0, 0)
-        if not taken.sound:
-            raise DivergedError(_diverged(step + 1, step), step + 1)
-        return taken
+        return launched
 
     def measure(self, step: int, examples: Sequence[Example], stop: threading.Event) -> float | None:
         """Mean loss of the answer tokens of `examples` after `step` steps, a turn for each pass; None if `stop` is set.
@@ -121,10 +168,12 @@ class Stepper:
             return None
         return total
 
-    def _tried(self, step: int, examples: Sequence[Example], rate: float) -> Taken | None:
+    def _tried(self, step: int, examples: Sequence[Example], rate: float) -> Launched | None:
         """None if memory ran out. A value, not an error: a traceback would keep the failed pass's tensors alive."""
         try:
             with self._engine.turn() as resident, memory_errors():
+                if self._optimizer.guarded and resident.dtype != "float16" and self.scale == 1:
+                    return self._guarded(resident, step, examples, rate)
                 begun, before = time.perf_counter(), self.scale
                 taken = self._update(resident, step, examples, rate, begun)
                 while self.scale > 1 and not taken.sound:
@@ -134,7 +183,7 @@ class Stepper:
                     self.scale = before  # the model broke, whatever the scale
                 elif resident.dtype == "float16":
                     self._count_clean(self.scale == before)
-                return taken
+                return Launched(step, taken)
         except WontFitError:
             return None
 
@@ -143,7 +192,27 @@ class Stepper:
         if self.clean_steps == _GROWTH_STEPS:
             self.scale, self.clean_steps = self.scale * 2, 0
 
-    def _update(self, resident: Resident, step: int, examples: Sequence[Example], rate: float, begun: float) -> Taken:
+    def _guarded(self, resident: Resident, step: int, examples: Sequence[Example], rate: float) -> Launched:
+        """The whole step without a read from the device: whether it may change the weights is decided there."""
+        import torch
+
+        device, begun, begin = resident.backend.device, time.perf_counter(), None
+        if device.type == "cuda":
+            begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            begin.record()
+        found = self._gradient(resident, step, examples)
+        broken = 1 - torch.isfinite(found).all().float()
+        self._broken = broken if self._broken is None else torch.maximum(self._broken, broken)
+        limit = self._config.max_grad_norm or math.inf
+        self._optimizer.step(rate, ((found[1] + 1e-6) / limit).clamp(min=1), self._broken)
+        self._flat.zero_grad()
+        if begin is not None:
+            return _OnCard(step, found, begin)
+        loss, norm = found.tolist()
+        return Launched(step, Taken(loss, norm, time.perf_counter() - begun))
+
+    def _gradient(self, resident: Resident, step: int, examples: Sequence[Example]) -> torch.Tensor:
+        """The step's gradient times `scale`, added to what is there; its loss and its length, float32 (2,)."""
         import torch
 
         backend, plan = resident.backend, self.plan
@@ -153,8 +222,11 @@ class Stepper:
                 backend.loss_and_grads(pack(group, backend.device), self._handle, answer_tokens, plan.way, self.scale)
                 for group in split(examples, plan.max_tokens)
             ]
+        return torch.stack([torch.stack(parts).sum().float(), self._flat.norm().float()])
+
+    def _update(self, resident: Resident, step: int, examples: Sequence[Example], rate: float, begun: float) -> Taken:
         # The step's one read from the device, before the update: a broken gradient must not reach the weights.
-        loss, norm = torch.stack([torch.stack(parts).sum().float(), self._flat.norm().float()]).tolist()
+        loss, norm = self._gradient(resident, step, examples).tolist()
         norm /= self.scale
         if math.isfinite(loss) and math.isfinite(norm):
             limit = self._config.max_grad_norm or math.inf
@@ -169,6 +241,7 @@ class Stepper:
         """After a step that broke off: no gradient of it stays, and the device has its memory back."""
         with self._engine.turn() as resident:
             resident.backend.finish(self._handle)
+            resident.backend.rest()
         self._flat.zero_grad()
         gc.collect()
         if self._engine.device.kind == "cuda":
@@ -179,11 +252,13 @@ class Stepper:
     def _shrink(self, step: int, examples: Sequence[Example], training: bool) -> None:
         """Halve the passes, or recompute every layer where a pass is hardly divisible and the settings allow it.
 
-        Passes that train nothing keep nothing for recomputation to spare.
+        Layers' inputs go to host memory then, too, where the backend can do that. Passes that train nothing keep nothing
+        for recomputation to spare.
         """
-        resident = self._engine.resident
-        assert resident is not None
-        before, least = self.plan, Depth.all(resident.info.layers)
+        with self._engine.turn() as resident:
+            fused = resident.backend.fast and resident.backend.plain_reason(self._handle) is None
+        before = self.plan
+        least = Depth.all(resident.info.layers, host_inputs=fused and self._engine.device.kind == "cuda")
         groups = list(split(examples, before.max_tokens))
         largest = max(sum(len(example) for example in group) for group in groups)
         limit = max(max(len(example) for example in examples), largest // 2)

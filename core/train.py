@@ -27,7 +27,10 @@ from core.models import NO_BITSANDBYTES, Progress
 from core.preparation import Prepared, prepared, resident_of
 from core.run import Run
 from core.schedule import divide, learning_rate_at, step_rows
+from core.step import Launched
 from core.text import Text
+
+_LONG = 0.25  # seconds; below, reading a step only after launching the next one saves a hundredth and more of its time
 
 
 def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | None = None) -> None:
@@ -108,8 +111,22 @@ class _Since:
     epoch: float = 0.0
 
 
+@dataclass(frozen=True)
+class _UnderWay:
+    """A step that was launched and not counted yet. `step` counts from 1."""
+
+    launched: Launched
+    step: int
+    tokens: int
+    rate: float
+    epoch: float
+
+
 class _Trainer:
-    """The loop over steps, and what is due between them."""
+    """The loop over steps, and what is due between them.
+
+    A step is counted, and told, when the next one has been launched, or before anything else is done with the weights.
+    """
 
     def __init__(
         self, engine: Engine, run: Run, training: list[Example], held_out: list[Example], ready: Prepared
@@ -124,6 +141,8 @@ class _Trainer:
         self._saved_step, self._saved_at = self._state.step, time.perf_counter()
         self._begun = time.perf_counter() - self._state.seconds
         self._since = _Since()
+        self._under_way: _UnderWay | None = None
+        self._seconds = math.inf  # of the step counted last
 
     def _tell_started(self) -> None:
         """The run's first event with numbers: what will be done, on what, and how."""
@@ -159,10 +178,9 @@ class _Trainer:
             while not (self._over or stop.is_set()):
                 epoch, chosen = next(order)
                 self._step(epoch, [self._training[i] for i in chosen])
-                if state.step % self._config.logging_steps == 0 or state.step == 1:
-                    self._log()
                 if not (self._over or stop.is_set()):
                     self._now_and_then(stop)
+            self._settle()
             if self._since.steps:
                 self._log()
             # Saved first: what may take a while comes after the weights are safe.
@@ -193,27 +211,55 @@ class _Trainer:
         try:
             yield
         except (DivergedError, WontFitError):
+            with contextlib.suppress(DivergedError):  # the first error is the one to tell
+                self._settle()
             if self._state.step and self._flat.finite():
                 self._checkpoint()
             raise
 
     def _step(self, epoch: float, examples: list[Example]) -> None:
-        step, since = self._state.step, self._since
+        step = self._state.step
         rate = learning_rate_at(step, self._steps, self._config)
-        taken = self._stepper.take(step, examples, rate)
+        launched = self._stepper.launch(step, examples, rate)
         self._state.step += 1
+        before = self._under_way
+        tokens = sum(len(example) for example in examples)
+        self._under_way = _UnderWay(launched, step + 1, tokens, rate, epoch)
+        if before is not None:
+            self._count(before)
+        # A long step gains nothing by being read later, and its point of the curve would come late.
+        if launched.ready or self._seconds > _LONG:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait for the step under way, if any, and count it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            self._count(under_way)
+
+    def _count(self, under_way: _UnderWay) -> None:
+        since = self._since
+        try:
+            taken = under_way.launched.result()
+        except DivergedError:
+            # Neither it nor what was launched after it has changed the weights.
+            self._state.step, self._under_way = under_way.step - 1, None
+            raise
+        self._seconds = taken.seconds
         since.loss += taken.loss
         since.steps += 1
-        since.tokens += sum(len(example) for example in examples)
+        since.tokens += under_way.tokens
         since.seconds += taken.seconds
-        since.rate, since.norm, since.epoch = rate, taken.norm, epoch
+        since.rate, since.norm, since.epoch = under_way.rate, taken.norm, under_way.epoch
+        if under_way.step % self._config.logging_steps == 0 or under_way.step == 1:
+            self._log(under_way.step)
 
-    def _log(self) -> None:
-        """A point of the curve: means over the steps since the last one."""
+    def _log(self, step: int = 0) -> None:
+        """A point of the curve at `step` (the last one): means over the steps since the point before."""
         since, self._since = self._since, _Since()
         self._tell(
             "step",
-            step=self._state.step,
+            step=step or self._state.step,
             epoch=round(since.epoch, 4),
             loss=since.loss / since.steps,
             learning_rate=since.rate,
@@ -226,13 +272,16 @@ class _Trainer:
 
     def _now_and_then(self, stop: threading.Event) -> None:
         config, step = self._config, self._state.step
+        late = config.save_seconds and time.perf_counter() - self._saved_at >= config.save_seconds
+        probe, save = config.probe_steps and step % config.probe_steps == 0, late or step % config.save_steps == 0
+        if self._evaluation_due or probe or save:
+            self._settle()
         better = self._evaluation_due and self._evaluate(stop)
         if self._over:
             return
-        if config.probe_steps and step % config.probe_steps == 0:
+        if probe:
             self._probing.ask(step, stop)
-        late = config.save_seconds and time.perf_counter() - self._saved_at >= config.save_seconds
-        if better or late or step % config.save_steps == 0:
+        if better or save:
             self._checkpoint()
 
     def _evaluate(self, stop: threading.Event) -> bool:

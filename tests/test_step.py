@@ -25,7 +25,7 @@ from core.generate import Column, Sampling, stream
 from core.optimizer import FlatOptimizer
 from core.plain import PlainBackend
 from core.run import Event, Run
-from core.step import Stepper
+from core.step import Launched, Stepper
 from core.train import train
 
 ROWS = [Row(f"question {i} " + "x" * (3 * i), "", f"answer {i}" * (1 + i % 3)) for i in range(8)]
@@ -300,3 +300,48 @@ def test_a_split_is_even() -> None:
 def answer(engine: Engine) -> list[int]:
     column = Column((Message("user", "hello"),))
     return list(stream(engine, [column], Sampling(max_new_tokens=12)))[-1][0].ids
+
+
+def test_a_step_launched_after_a_broken_one_changes_nothing_either(tiny_config: TrainConfig) -> None:
+    class Once(PlainBackend):
+        """Infinite gradients the first time only."""
+
+        broken = False
+
+        def loss_and_grads(
+            self, batch: PackedBatch, adapter: str, answer_tokens: int, way: Way, scale: float = 1.0
+        ) -> torch.Tensor:
+            loss = super().loss_and_grads(batch, adapter, answer_tokens, way, scale)
+            gradient = self.adapter_parameters(adapter)[0].grad
+            assert gradient is not None
+            if not self.broken:
+                gradient[0, 0] = math.inf
+            self.broken = True
+            return loss
+
+    with bench(tiny_config, backend=Once) as mine:
+        before, counted = mine.state(), mine.optimizer.numbers()
+        first = mine.stepper.launch(0, mine.examples, 1e-2)
+        second = mine.stepper.launch(1, mine.examples, 1e-2)
+        with pytest.raises(DivergedError) as caught:
+            first.result()
+        assert caught.value.step == 1
+        assert second.result().sound  # by itself: it is the first one that ends the run
+        assert all(torch.equal(*pair) for pair in zip(before, mine.state(), strict=True))
+        assert mine.optimizer.numbers() == counted
+
+
+def test_steps_read_later_are_told_in_order_before_what_is_due(
+    tmp_path: Path, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a card: the result of a step is there only when it is asked for."""
+    config = build({"save_steps": 3, "logging_steps": 2, "num_train_epochs": 4}, tiny_config)
+    now = carry_out(tmp_path / "now", config)
+    monkeypatch.setattr(Launched, "ready", False)
+    later = carry_out(tmp_path / "later", config)
+
+    def told(run: Run) -> list[tuple[object, ...]]:
+        return [(e["type"], e.get("step"), e.get("loss"), e.get("tokens"), e.get("epoch")) for e in run.events]
+
+    assert told(later) == told(now)
+    assert [kind for kind, *_ in told(now)].count("saved") > 1
