@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from core import storage
+from core import models, storage
 from core.errors import ModelError, StorageError
 from core.fact import Value
 from core.models import ModelInfo
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
 
-WEIGHTS = "adapter_model.safetensors"
-CARD = "onecard.json"
-_MAX_RANK = 1024
+CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "onecard.json"
+MAX_RANK = 1024
+_DEFAULTS = {"lora_alpha": 8, "lora_dropout": 0.0, "use_rslora": False, "use_dora": False}  # PEFT's
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def read(folder: Path, name: str = "") -> Adapter:
     """Describe the adapter in `folder`. Raises ModelError if it is none, is a pickle, or is out of bounds."""
-    config_path = folder / "adapter_config.json"
+    config_path = folder / CONFIG
     if not config_path.is_file():
         raise ModelError(
             Text(
@@ -82,24 +82,24 @@ def read(folder: Path, name: str = "") -> Adapter:
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         rank = config["r"]
-        if config.get("peft_type") != "LORA" or type(rank) is not int or not 0 < rank <= _MAX_RANK:
+        if config.get("peft_type") != "LORA" or type(rank) is not int or not 0 < rank <= MAX_RANK:
             raise ValueError
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise ModelError(
             Text(
-                zh=f"{config_path} 不是可用的 LoRA 配置(秩应在 1 到 {_MAX_RANK})。",
-                en=f"{config_path} is no usable LoRA configuration (rank must be 1 to {_MAX_RANK}).",
+                zh=f"{config_path} 不是可用的 LoRA 配置(秩应在 1 到 {MAX_RANK})。",
+                en=f"{config_path} is no usable LoRA configuration (rank must be 1 to {MAX_RANK}).",
             )
         ) from None
-    card = _card(folder)
+    card = card_of(folder)
     return Adapter(
         name=name or folder.name,
         folder=folder,
         base_model=str(config.get("base_model_name_or_path") or ""),
         rank=rank,
         system=str(card.get("system", "")),
-        new_words=_words(card.get("new_words")),
-        old_words=_words(card.get("old_words")),
+        new_words=words_of(card.get("new_words")),
+        old_words=words_of(card.get("old_words")),
     )
 
 
@@ -108,9 +108,8 @@ def settings(adapter: Adapter) -> dict[str, Value]:
 
     Raises ModelError if the folder's configuration is no usable one.
     """
-    config = json.loads((adapter.folder / "adapter_config.json").read_text(encoding="utf-8"))
-    config = {"lora_alpha": 8, "lora_dropout": 0.0, "use_rslora": False, "use_dora": False, **config}  # PEFT's defaults
-    _check_values(adapter, config)
+    config = {**_DEFAULTS, **json.loads((adapter.folder / CONFIG).read_text(encoding="utf-8"))}
+    check_values(adapter.folder, config)
     return {
         "lora_rank": adapter.rank,
         "lora_alpha": round(config["lora_alpha"]),  # a fraction where PiSSA and rsLoRA met
@@ -132,42 +131,50 @@ def target_names(adapter: Adapter) -> set[str]:
 
 
 def lora_config(adapter: Adapter) -> LoraConfig:
-    """PEFT's configuration of the adapter, checked by `check_config`."""
+    """PEFT's configuration of the adapter, checked by `check_settings`."""
     from peft import LoraConfig
 
+    check_settings(adapter.folder, json.loads((adapter.folder / CONFIG).read_text(encoding="utf-8")), adapter.name)
     config = LoraConfig.from_pretrained(str(adapter.folder))
-    check_config(adapter, config)
+    if config.init_lora_weights not in (True, False, "gaussian"):
+        config.init_lora_weights = True  # it is filled from its file, however it began
     return config
 
 
-# What an adapter's configuration may say for itself; anything else must be as LoraConfig has it by default.
+# What an adapter's configuration may say for itself; anything else must be off, empty or of no effect.
 _OWN_FIELDS = {
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "use_dora", "fan_in_fan_out",
     "task_type", "inference_mode", "base_model_name_or_path", "revision", "peft_type", "peft_version", "auto_mapping",
-    "init_lora_weights",
+    "init_lora_weights", "unsloth_fixed",
 }  # fmt: skip
+_WITHOUT_EFFECT = {"bias": "none", "megatron_core": "megatron.core", "qalora_group_size": 16}
+# Ways to begin that leave the base as it is; PiSSA, OLoRA and the like train beside a base that they have changed.
+_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
 
 
-def check_config(adapter: Adapter, config: LoraConfig) -> None:
-    """Raise ModelError if the adapter asks for more than LoRA, rsLoRA or DoRA on linear layers.
+def check_settings(folder: Path, config: Mapping[str, object], name: str) -> None:
+    """Raise ModelError if an adapter_config.json asks for more than LoRA, rsLoRA or DoRA on linear layers.
 
     Some of it would change the base for good (PiSSA and OLoRA initialisation, layer replication), some would ask for any
-    amount of memory (rank patterns), some is not answered for row by row (saved modules).
+    amount of memory (rank patterns), some is not answered for row by row (saved modules), and some is newer than we are.
     """
-    plain = type(config)()
-    odd = [key for key in vars(plain) if key not in _OWN_FIELDS and getattr(config, key) != getattr(plain, key)]
-    if config.init_lora_weights not in (True, False, "gaussian"):
+    odd = [
+        key
+        for key, value in config.items()
+        if key not in _OWN_FIELDS and value not in (None, False, "", [], {}) and value != _WITHOUT_EFFECT.get(key)
+    ]
+    if config.get("init_lora_weights", True) not in _BEGINNINGS:
         odd.append("init_lora_weights")
     if odd:
-        named = ", ".join(odd)
+        named = ", ".join(key[:60] for key in odd[:8])
         raise ModelError(
             Text(
-                zh=f"适配器 {adapter.name} 使用了这里还不支持的设置:{named}。只支持线性层上的 LoRA、rsLoRA 和 DoRA。",
-                en=f"Adapter {adapter.name} uses settings that are not supported here: {named}. Only LoRA, rsLoRA and "
+                zh=f"适配器 {name} 使用了这里还不支持的设置:{named}。只支持线性层上的 LoRA、rsLoRA 和 DoRA。",
+                en=f"Adapter {name} uses settings that are not supported here: {named}. Only LoRA, rsLoRA and "
                 "DoRA on linear layers are.",
             )
         )
-    _check_values(adapter, vars(config))
+    check_values(folder, {**_DEFAULTS, **config})
 
 
 def check_tensors(
@@ -178,17 +185,18 @@ def check_tensors(
     `expected`: PEFT's key -> shape. Raises ModelError naming the first tensor that is missing, foreign, of another
     shape, or not finite.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
+    path = adapter.folder / WEIGHTS
     try:
-        tensors: dict[str, torch.Tensor] = load_file(str(adapter.folder / WEIGHTS), device="cpu")
-    except (SafetensorError, OSError) as error:
+        with safe_open(str(path), framework="pt", device="cpu"):  # refuses headers that do not add up
+            header = models.read_header(path)
+    except (SafetensorError, OSError, ModelError) as error:
         raise _damaged(adapter) from error
-    missing = sorted(expected.keys() - tensors.keys())
-    foreign = sorted(tensors.keys() - expected.keys())
-    wrong = [k for k in expected.keys() & tensors.keys() if tuple(tensors[k].shape) != expected[k]]
+    # PEFT writes the base's own output layer beside an adapter on it: not read, it is in memory.
+    keys = {key for key in header if ".base_layer." not in key}
+    missing, foreign = sorted(expected.keys() - keys), sorted(keys - expected.keys())
+    wrong = sorted(key for key in keys & expected.keys() if header[key].shape != expected[key])
     if missing or foreign or wrong:
         first = (missing or foreign or wrong)[0]
         raise ModelError(
@@ -200,11 +208,37 @@ def check_tensors(
                 f"(first: {first}).",
             )
         )
+    return _finite(adapter, {key: header[key] for key in keys})
+
+
+def _finite(adapter: Adapter, header: Mapping[str, models.Entry]) -> dict[str, torch.Tensor]:
+    """Read these tensors, all as views of one block of memory. Raises ModelError naming the first that is not finite."""
+    import torch
+
+    types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    if not all(entry.dtype in types for entry in header.values()):
+        raise _damaged(adapter)
+    start, end = min(entry.begin for entry in header.values()), max(entry.end for entry in header.values())
+    block = torch.empty(end - start, dtype=torch.uint8)
+    with (adapter.folder / WEIGHTS).open("rb") as file:
+        file.seek(start)
+        if file.readinto(block.numpy().data) != end - start:
+            raise _damaged(adapter)
+    tensors = {}
+    for key, entry in header.items():
+        part = block[entry.begin - start : entry.end - start]
+        part = part if (entry.begin - start) % 16 == 0 else part.clone()  # as aligned as memory of its own
+        tensors[key] = part.view(types[entry.dtype]).view(entry.shape)
+    # At once where that can be done: hundreds of small checks by two threads take seconds on a busy machine.
+    kinds = {entry.dtype for entry in header.values()}
+    whole = sum(entry.end - entry.begin for entry in header.values()) == end - start and len(kinds) == 1
+    if whole and _all_finite(block.view(types[kinds.pop()])):
+        return tensors
     for key, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if not _all_finite(tensor):
             raise ModelError(
                 Text(
-                    zh=f"适配器 {adapter.name} 的 {key} 含有 NaN 或无穷大,会让回答变成乱码,因此不加载。请重新训练。",
+                    zh=f"适配器 {adapter.name} 的 {key} 含有 NaN 或无穷大，会让回答变成乱码，因此不加载。请重新训练。",
                     en=f"{key} of adapter {adapter.name} holds NaN or infinite values and would give garbage; it is not "
                     "loaded. Train it again.",
                 )
@@ -212,8 +246,13 @@ def check_tensors(
     return tensors
 
 
-def _check_values(adapter: Adapter, config: Mapping[str, object]) -> None:
-    """Refuse values that PEFT would take as they are: text for a number, any word for true."""
+def _all_finite(tensor: torch.Tensor) -> bool:
+    low, high = tensor.aminmax()  # no number is above or below it, and one reading tells
+    return math.isfinite(low) and math.isfinite(high)
+
+
+def check_values(folder: Path, config: Mapping[str, object]) -> None:
+    """Refuse values that PEFT would take as they are: text for a number, any word for true. Raises ModelError."""
     alpha, dropout = config["lora_alpha"], config["lora_dropout"]
     good = {
         "lora_alpha": type(alpha) in (int, float) and 0 < cast(float, alpha) < math.inf,
@@ -225,9 +264,8 @@ def _check_values(adapter: Adapter, config: Mapping[str, object]) -> None:
     if said:
         raise ModelError(
             Text(
-                zh=f"{adapter.folder / 'adapter_config.json'} 不是可用的 LoRA 配置:{said}。请重新导出或下载这个适配器。",
-                en=f"{adapter.folder / 'adapter_config.json'} is no usable LoRA configuration: {said}. Export or "
-                "download the adapter again.",
+                zh=f"{folder / CONFIG} 不是可用的 LoRA 配置:{said}。请重新导出或下载这个适配器。",
+                en=f"{folder / CONFIG} is no usable LoRA configuration: {said}. Export or download the adapter again.",
             )
         )
 
@@ -241,13 +279,15 @@ def _damaged(adapter: Adapter) -> ModelError:
     )
 
 
-def _card(folder: Path) -> dict[str, object]:
+def card_of(folder: Path) -> dict[str, object]:
+    """What onecard.json says; nothing where there is none."""
     try:
         card = storage.read_json(folder / CARD)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # a folder made by another tool has none
     return card if isinstance(card, dict) else {}
 
 
-def _words(value: object) -> tuple[str, ...]:
+def words_of(value: object) -> tuple[str, ...]:
+    """A list of words from a card."""
     return tuple(str(word) for word in value) if isinstance(value, list) else ()

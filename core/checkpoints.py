@@ -116,7 +116,12 @@ def newest(run: Run) -> tuple[Checkpoint | None, list[str]]:
 
 def newest_step(run: Run) -> int:
     """The step that the run would go on from, by the names of its checkpoints; 0 means from the beginning."""
-    return max((_step_of(folder) for folder in _folders(run) if (folder / RECORD).is_file()), default=0)
+    return max((step for step, _ in saved(run)), default=0)
+
+
+def saved(run: Run) -> list[tuple[int, Path]]:
+    """(step, folder) of the run's checkpoints, oldest first, by their names."""
+    return [(_step_of(folder), folder) for folder in _folders(run) if (folder / RECORD).is_file()]
 
 
 def _folders(run: Run) -> list[Path]:

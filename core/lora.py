@@ -88,11 +88,13 @@ def fill(
 
     Raises ModelError naming what does not fit.
     """
+    begins, lora.init_lora_weights = lora.init_lora_weights, False  # it is filled at once
     try:
         backend.add_adapter(handle, lora, seed, noise_alpha)
         expected, _ = backend.adapter_state(handle)
         shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
         backend.load_adapter_state(handle, adapters.check_tensors(adapter, shapes, info))
+        lora.init_lora_weights = begins
     except BaseException as error:
         backend.delete_adapter(handle)
         if isinstance(error, ValueError):

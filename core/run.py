@@ -5,6 +5,7 @@ Nothing here is stored twice: status, progress and scores are derived from the e
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -38,6 +39,7 @@ class Run:
         self.title = title
         self.dataset = dataset_name
         self.created = created
+        self.name, self.note = "", ""  # given later, by hand
         self.events: list[Event] = []
         self.live = False  # whether this process is training it now
         self._write = threading.Lock()
@@ -83,11 +85,25 @@ class Run:
                 folder, settings.build(known), str(record["title"]), str(record["dataset"]), float(record["created"])
             )
             run.refresh()
+            run._read_card()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, UserError) as error:
             raise DatasetError(
                 Text(zh=f"{folder} 不是完整的训练记录。", en=f"{folder} is not a complete run folder.")
             ) from error
         return run
+
+    def describe(self, name: str, note: str) -> None:
+        """Give the run a name, which is its title from then on, and a note; what is frozen stays as it is."""
+        storage.write_json(self.folder / "card.json", {"name": name, "note": note})
+        self.name, self.note = name, note
+        self.title = name or self.title
+
+    def _read_card(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            card = storage.read_json(self.folder / "card.json")
+            if isinstance(card, dict):
+                self.name, self.note = str(card.get("name", "")), str(card.get("note", ""))
+                self.title = self.name or self.title
 
     def claim(self) -> None:
         """Keep the folder to this process until `release`: two trainers would write over each other. Raises BusyError."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Literal
 
-from core import __version__, adapters, dataset, evaluation_set, mix, models, presets, storage, train
+from core import __version__, dataset, evaluation_set, mix, models, presets, storage, train
+from core.attached import Attached
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
 from core.device import memory_errors, memory_used
@@ -23,14 +23,14 @@ from core.engine import Engine
 from core.errors import BusyError, DatasetError, ModelError
 from core.generate import Column, Reply, Sampling, stream
 from core.job import Job, busy
+from core.library import AdapterChoice as AdapterChoice
+from core.library import Library, base_folder, same_base
 from core.models import POCKET, ModelInfo
 from core.presets import Preset
 from core.preview import Preview, Previews
 from core.run import Run, new_folder
 from core.starter import starter_sets
 from core.text import Text
-
-_MOST_ATTACHED = 8  # a rank 8 adapter of a 7B takes 80 MB in float32
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,6 @@ class Status:
     loading: Text | None = None
 
 
-@dataclass(frozen=True)
-class AdapterChoice:
-    """An adapter that can be talked to. `id` is the run's id; `system` its training prompt."""
-
-    id: str
-    label: Text
-    run: Run
-    base_model: str
-    system: str
-
-
 class Workspace:
     """Everything in one home folder."""
 
@@ -77,6 +66,8 @@ class Workspace:
         self._home_lock: IO[str] | None = None
         for folder in (self._datasets, self._runs_folder):
             storage.make_folder(folder)
+        self.attached = Attached(self.engine, lambda: {self.active.id} if self.active else set())
+        self.library = Library(self.home / "adapters", self.runs, lambda: self.active, self.attached)
         if not self.datasets():
             for starter in starter_sets():
                 self.save(starter)
@@ -230,9 +221,9 @@ class Workspace:
         return run
 
     def _adapter_folder(self, name: str) -> Path:
-        """The folder of the adapter to go on from: that of the run called `name`, or a PEFT folder."""
-        found = next((run.adapter for run in self.runs() if run.id == name and run.adapter), None)
-        return found or Path(name).expanduser().resolve()
+        """The folder of the adapter to go on from: one of the library by id or name, or a PEFT folder."""
+        found = self.library.find(name)
+        return found.folder if found is not None and found.folder else Path(name).expanduser().resolve()
 
     def resume(self, run_id: str) -> Run:
         """Go on with a run that was interrupted, stopped or failed, from its newest checkpoint, in the background.
@@ -313,84 +304,114 @@ class Workspace:
         raise DatasetError(Text(zh=f"没有编号为 {run_id} 的训练。", en=f"There is no run {run_id}."))
 
     def delete_run(self, run_id: str) -> None:
-        """Remove a run's folder and take its adapter out of the model. Raises BusyError while it trains."""
+        """Remove a run's folder and take its adapters out of the model. Raises BusyError while it trains or answers."""
         run = self.run(run_id)
         if run.live:
             raise BusyError(busy(run))
-        self.engine.detach(run.id)
-        with self._guard:
+        theirs = [choice.id for choice in self.library.all() if choice.run is run]
+        with self.attached.gone(run.id, *theirs), self._guard:
             shutil.rmtree(run.folder)
             self._runs.pop(run.id, None)
 
     # -- answers --
 
     def adapters(self) -> list[AdapterChoice]:
-        """Adapters made for the chosen base model, newest first; the one in training is among them once it exists."""
-        choices = []
-        for run in self.runs():
-            if not self._same_model(run.config.model) or not (run.adapter or run.id in self.engine.attached):
-                continue
-            choices.append(AdapterChoice(run.id, _label(run), run, run.config.model, run.config.system))
-        return choices
+        """Adapters that the chosen base model can use: of runs, their checkpoints, imported ones, each newest first.
 
-    def _same_model(self, name: str) -> bool:
-        """Whether a run's base is the chosen one, however its folder was typed."""
-        return name == self.model or Path(name).expanduser().resolve() == Path(self.model).expanduser().resolve()
+        The one in training is among them once it exists.
+        """
+        base = base_folder(self.model)
+        return [
+            choice
+            for choice in self.library.all()
+            if (choice.run is None or same_base(choice.run.config.model, self.model))
+            and (choice.problem if base is None else self.library.misfit(choice, base)) is None
+        ]
 
-    def identity_words(self, run_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(words of the new identity, words of the base's own) by which a run's answers are judged."""
-        config = self.run(run_id).config
-        identity = Identity.parse(config.model_name, config.model_author)
+    def identity_words(self, asked: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(words of the new identity, words of the base's own) by which an adapter's answers are judged."""
+        choice = self.library.get(asked)
+        if choice.run is None:
+            new, old = choice.words
+        else:
+            config = choice.run.config
+            new, old = Identity.parse(config.model_name, config.model_author).words, ()
         try:
-            old = models.old_words(models.inspect(config.model))
+            old = old or models.old_words(models.inspect(choice.run.config.model if choice.run else self.model))
         except ModelError:
             old = ()
-        return identity.words, tuple(word for word in old if word not in identity.words)
+        return new, tuple(word for word in old if word not in new)
 
     def answer(
-        self, columns: Sequence[Column], sampling: Sampling, stop: threading.Event | None = None
+        self,
+        columns: Sequence[Column],
+        sampling: Sampling | Sequence[Sampling],
+        stop: threading.Event | None = None,
     ) -> Iterator[list[Reply]]:
-        """Answer all columns in one batched decode, loading the model and attaching adapters as needed."""
-        with memory_errors():
-            self._ready([column.adapter for column in columns if column.adapter is not None])
-        yield from stream(self.engine, columns, sampling, stop)
+        """Answer all columns in one batched decode, loading the model and attaching adapters as needed.
 
-    def _ready(self, wanted: Sequence[str]) -> None:
+        A column's adapter may be said by id or by name.
+        """
+        wanted = list(dict.fromkeys(column.adapter for column in columns if column.adapter is not None))
+        with self.hold(wanted) as ids:
+            meant = [replace(column, adapter=ids[column.adapter]) if column.adapter else column for column in columns]
+            yield from stream(self.engine, meant, sampling, stop)
+
+    def prepare(self, wanted: Sequence[str] = ()) -> None:
+        """Load the model and attach adapters, as an answer of these does first."""
+        with self.hold(wanted):
+            pass
+
+    @contextlib.contextmanager
+    def hold(self, wanted: Sequence[str]) -> Iterator[dict[str, str]]:
+        """While the block runs the base is loaded, and the adapters of these ids or names are attached and stay so.
+
+        Gives the id of each, by which the engine knows it. Raises ModelError for one that is not there or does not fit.
+        """
+        chosen = {asked: self.library.get(asked) for asked in wanted}
+        with contextlib.ExitStack() as stack:
+            with memory_errors():
+                self._load_base(list(chosen.values()))
+                ready = {choice.id: self._folder_of(choice) for choice in chosen.values()}
+                stack.enter_context(self.attached.held(ready))
+            yield {asked: choice.id for asked, choice in chosen.items()}
+
+    def _load_base(self, chosen: Sequence[AdapterChoice]) -> None:
         active = self.active
         if active is None or self.engine.state != "ready":
             # While a run trains, its base is the one that answers; before that, whatever is chosen is loaded.
-            config = active.config if active is not None else self._answering_config(wanted)
+            config = active.config if active is not None else self._answering_config(chosen)
             try:
                 self.engine.load(config.model, config.quant_method, config.torch_dtype, self._show_loading)
             finally:
                 self._loading = None
-        for run_id in wanted:
-            if run_id in self.engine.attached:
-                continue
-            run = self.run(run_id)
-            if run.adapter is None:
-                raise ModelError(
-                    Text(zh=f"“{run.title}”还没有保存适配器。", en=f"“{run.title}” has no saved adapter yet.")
+
+    def _folder_of(self, choice: AdapterChoice) -> Path | None:
+        """Where to attach it from; None for the one in training. Raises ModelError if it does not fit what is loaded."""
+        if choice.folder is None:
+            if choice.id in self.engine.attached:
+                return None
+            raise ModelError(
+                Text(zh=f"“{choice.name}”还没有保存适配器。", en=f"“{choice.name}” has no saved adapter yet.")
+            )
+        resident = self.engine.resident
+        problem = choice.problem if resident is None else self.library.misfit(choice, resident.info.folder)
+        if problem is not None:
+            raise ModelError(
+                Text(
+                    zh=f"适配器“{choice.name}”不能用：{problem.zh}",
+                    en=f"Adapter “{choice.name}” cannot be used: {problem.en}",
                 )
-            self._make_room(wanted)
-            self.engine.attach(adapters.read(run.adapter, run.id))
+            )
+        return choice.folder
 
-    def _make_room(self, wanted: Sequence[str]) -> None:
-        """Take the longest attached adapters out, so that no more than a handful stay in memory."""
-        active = self.active
-        kept = {*wanted, active.id if active else ""}
-        spare = [name for name in self.engine.attached if name not in kept]
-        for name in spare[: max(0, len(self.engine.attached) + 1 - _MOST_ATTACHED)]:
-            self.engine.detach(name)
-
-    def _answering_config(self, wanted: Sequence[str]) -> TrainConfig:
+    def _answering_config(self, chosen: Sequence[AdapterChoice]) -> TrainConfig:
         """Precision to load the base in: the resident one if it fits, else the first adapter's, else the preset's."""
         resident = self.engine.resident
         if resident is not None and resident.info.name == self.model:
             return TrainConfig(model=self.model, quant_method=resident.quant_method, torch_dtype=resident.dtype)
-        if wanted:
-            return self.run(wanted[0]).config
-        return self.default_preset.config
+        run = next((choice.run for choice in chosen if choice.run is not None), None)
+        return replace(self.default_preset.config, model=self.model) if run is None else run.config
 
     # -- the top bar --
 
@@ -416,13 +437,6 @@ class Workspace:
             steps=active.steps if active else 0,
             loading=self._loading,
         )
-
-
-def _label(run: Run) -> Text:
-    """What tells runs of one table apart: title, last step, hits, when it began."""
-    hits = f" · {run.hits[0]}/{run.hits[1]}" if run.hits else ""
-    when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
-    return Text(zh=f"{run.title} · 第 {run.step} 步{hits} · {when}", en=f"{run.title} · step {run.step}{hits} · {when}")
 
 
 def _pair(zh: str, en: str) -> str:

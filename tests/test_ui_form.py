@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import gradio as gr
+import numpy
 import pytest
+from safetensors.numpy import save_file
 
-from core import adapters, config
+from core import adapters, config, models
 from core.config import TrainConfig, build
 from core.dataset import Row
 from core.errors import ConfigError, ModelError
@@ -20,6 +22,7 @@ from ui.how import draw_how
 from ui.page import Page
 from ui.train import TrainTab
 
+INFO = models.inspect("pocket")
 FOLDER = '{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_dora": true, "base_model_name_or_path": "pocket"}'
 
 
@@ -45,7 +48,13 @@ def typed(**values: object) -> list[object]:
 def put_adapter(folder: Path) -> str:
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text(FOLDER)
-    (folder / adapters.WEIGHTS).write_bytes(b"weights")
+    tensors = {}
+    for number in range(INFO.layers):
+        key = f"base_model.model.model.layers.{number}.self_attn.q_proj"
+        out = INFO.heads * INFO.head_dim
+        shapes = {"lora_A.weight": (4, INFO.hidden_size), "lora_B.weight": (out, 4), "lora_magnitude_vector": (out,)}
+        tensors |= {f"{key}.{part}": numpy.ones(shape, numpy.float32) for part, shape in shapes.items()}
+    save_file(tensors, folder / adapters.WEIGHTS)
     return str(folder)
 
 

@@ -146,7 +146,7 @@ def test_base_and_tuned_answer_together_and_the_run_can_be_deleted(
     columns = [Column(question), Column(question, run.id)]
     base, tuned = list(workspace.answer(columns, Sampling(max_new_tokens=16)))[-1]
     assert tuned.text.startswith("我是小禾") and base.text != tuned.text
-    assert [choice.id for choice in workspace.adapters()] == [run.id]
+    assert [choice.id for choice in workspace.adapters()] == [run.id, f"{run.id}@150", f"{run.id}@100"]
     # After a restart nothing is loaded: the model and the adapter come from disk.
     fresh = Workspace(workspace.home)
     fresh.select_model(str(tiny_config.model))

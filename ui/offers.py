@@ -9,7 +9,7 @@ import gradio as gr
 from core import adapters
 from core.config import TrainConfig
 from core.fact import Value
-from core.workspace import Workspace
+from core.workspace import AdapterChoice
 from ui import fields
 from ui.page import Page
 
@@ -17,12 +17,9 @@ Choices = list[tuple[str, str]]
 
 
 def sources(page: Page) -> Choices:
-    """(words, folder) of every adapter made for the chosen base model, after "none": runs newest first, then imported."""
-    made = [
-        (page.of(choice.label), str(choice.run.adapter)) for choice in page.workspace.adapters() if choice.run.adapter
-    ]
-    brought = [(page.t("offer.imported", name=folder.name), str(folder)) for folder in _imported(page.workspace)]
-    return [(page.t("offer.fresh"), ""), *made, *brought]
+    """(words, folder) of every adapter made for the chosen base model, after "none", as the library has them."""
+    made = [(page.of(choice.label), str(choice.folder)) for choice in page.workspace.adapters() if choice.folder]
+    return [(page.t("offer.fresh"), ""), *made]
 
 
 def tables(page: Page) -> Choices:
@@ -46,19 +43,20 @@ def settings_of(page: Page, folder: str) -> dict[str, Value]:
     """
     path = Path(folder)
     theirs = adapters.settings(adapters.read(path))
-    run = next((run for run in page.workspace.runs() if run.adapter == path), None)
-    targets: dict[str, Value] = {} if run is None else {"target_modules": run.config.target_modules}
-    return {**theirs, **targets, "init_weights": "true"}
+    choice = next((choice for choice in page.workspace.library.all() if choice.folder == path), None)
+    return {**theirs, **_targets(choice), "init_weights": "true"}
+
+
+def _targets(choice: AdapterChoice | None) -> dict[str, Value]:
+    if choice is None or choice.body is None:
+        return {}
+    return {"target_modules": choice.run.config.target_modules if choice.run else " ".join(choice.body.targets)}
 
 
 def folder_of(page: Page, typed: str | None) -> str:
-    """The adapter folder that was picked or typed, "" for none; a run's id stands for its adapter."""
+    """The adapter folder that was picked or typed, "" for none; an adapter's id or name stands for its folder."""
     name = (typed or "").strip()
-    run = next((run for run in page.workspace.runs() if run.id == name and run.adapter), None)
-    return str(run.adapter) if run is not None else name and str(Path(name).expanduser().resolve())
-
-
-def _imported(workspace: Workspace) -> list[Path]:
-    """Adapter folders that were put into the home's own folder for them."""
-    found = (workspace.home / "adapters").glob("*/adapter_config.json")
-    return sorted(path.parent for path in found)
+    known = page.workspace.library.find(name) if name else None
+    if known is not None and known.folder is not None:
+        return str(known.folder)
+    return name and str(Path(name).expanduser().resolve())

@@ -94,7 +94,7 @@ def _shown(page: Page) -> dict[str, object]:
     under_way = _transfer(page)
     return {
         "state": state.state,
-        "key": f"{state.state} {state.run_id} {state.model} {len(page.workspace.runs())}",
+        "key": f"{state.state} {state.run_id} {state.model} {len(page.workspace.runs())} {page.workspace.library.revision}",
         "score": str(hits),
         "model": state.model.rstrip("/").rpartition("/")[2],
         "model_title": t("top.model", model=state.model, state=t(_MODEL_STATES.get(state.model_state, "top.absent"))),

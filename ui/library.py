@@ -1,0 +1,126 @@
+"""The adapter library: a dialog over any tab with the list of adapters, import, names, notes and removal.
+
+Opened from the model pickers of Compare and Chat. Its list is drawn here; ui/static/library.js listens.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from core.errors import UserError
+from core.library import base_folder
+from core.workspace import AdapterChoice
+from ui import library_list, pieces
+from ui.page import Page
+
+_STATIC = Path(__file__).parent / "static"
+OPEN = "() => { document.dispatchEvent(new Event('onecard-library')); return []; }"
+
+
+class LibraryPanel(gr.HTML):
+    """Value: {html, said, level} as JSON. Events: open, bring, brought, rename, annotate, remove, use; see `Library`."""
+
+    def __init__(self, page: Page, **rest: object) -> None:
+        t = page.t
+        words = {
+            "uploading": t("library.uploading"), "checking": t("library.checking"), "failed": t("library.failed"),
+            "importing": t("library.importing"), "missing": t("library.none.found"), "language": page.language,
+            "rename": t("library.rename.ask"), "ok": t("library.rename"), "cancel": t("ask.cancel"),
+        }  # fmt: skip
+        super().__init__(
+            value="",
+            html_template=library_list.frame(page),
+            js_on_load=pieces.with_labels(words, (_STATIC / "library.js").read_text("utf-8")),
+            head=f"<style>{(_STATIC / 'library.css').read_text('utf-8')}</style>",
+            apply_default_css=False,
+            **rest,
+        )
+
+    def api_info(self) -> dict[str, object]:
+        """The value is JSON."""
+        return {"type": "string"}
+
+
+def open_button(page: Page, **rest: object) -> gr.Button:
+    """A quiet button that opens the library."""
+    button = gr.Button(page.t("library.open"), size="sm", min_width=0, elem_classes="oc-quiet-button", **rest)
+    button.click(None, None, None, js=OPEN, api_visibility="private")
+    return button
+
+
+class Library:
+    """The dialog and its handlers. `use` fires when an adapter was chosen to be talked to, with `id` and `tab`."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.panel = LibraryPanel(page, elem_id="library")
+
+    def wire(self) -> None:
+        """Connect the dialog to itself. What it changes reaches the pickers by the top bar, on every open page."""
+        shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
+        panel = self.panel
+        for event, handler in (
+            (panel.open, self.on_open),
+            (panel.bring, self.on_bring),
+            (panel.brought, self.on_brought),
+            (panel.rename, self.on_rename),
+            (panel.annotate, self.on_annotate),
+            (panel.remove, self.on_remove),
+        ):
+            event(shown(handler), None, [panel], **quiet).failure(self.on_failed, None, [panel], **quiet)
+
+    def on_open(self) -> str:
+        """The dialog was opened: what there is now."""
+        return self._draw()
+
+    def on_bring(self, event: gr.EventData) -> str:
+        """Import the folder whose path was entered."""
+        return self._done(lambda: self.page.workspace.library.bring_folder(str(event.folder)), "library.brought")
+
+    def on_brought(self, event: gr.EventData) -> str:
+        """A zip has arrived and is in the library."""
+        return self._done(lambda: self.page.workspace.library.get(str(event.id)), "library.brought")
+
+    def on_rename(self, event: gr.EventData) -> str:
+        """Another name, as it was entered."""
+        rename = self.page.workspace.library.rename
+        return self._done(lambda: rename(str(event.id), str(event.name)), "library.renamed")
+
+    def on_annotate(self, event: gr.EventData) -> str:
+        """A note was written."""
+        annotate = self.page.workspace.library.annotate
+        return self._done(lambda: annotate(str(event.id), str(event.note)), "library.noted")
+
+    def on_remove(self, event: gr.EventData) -> str:
+        """Delete an imported adapter for good; the browser has asked."""
+        library = self.page.workspace.library
+
+        def remove() -> AdapterChoice:
+            gone = library.get(str(event.id))
+            library.delete(gone.id)
+            return gone
+
+        return self._done(remove, "library.removed")
+
+    def on_failed(self) -> str:
+        """A fault of ours; the toast has the details."""
+        return self._draw(self.page.t("library.failed"), "bad")
+
+    def _done(self, work: Callable[[], AdapterChoice], key: str) -> str:
+        """Do it and say so, or say why not; in the dialog, for a toast would lie under it."""
+        try:
+            return self._draw(self.page.t(key, name=work().name), "ok")
+        except UserError as error:
+            return self._draw(error.of(self.page.language), "bad")
+
+    def _draw(self, said: str = "", level: str = "") -> str:
+        workspace = self.page.workspace
+        listed: Sequence[AdapterChoice] = workspace.library.all()
+        html = library_list.draw(self.page, listed, base_folder(workspace.model))
+        # The moment makes two answers differ that say the same: only a changed value reaches the page.
+        return json.dumps({"html": html, "said": said, "level": level, "at": time.monotonic_ns()}, ensure_ascii=False)
