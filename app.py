@@ -1,4 +1,4 @@
-"""The one entry: `python app.py` opens the page; `python app.py train|chat ...` works without it."""
+"""The one entry: `python app.py` opens the page; `python app.py train|chat|serve ...` works without it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from core import __version__, cli
+from ui import serve_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     root.add_argument("--port", type=int, default=7860)
     root.add_argument("--open", action=argparse.BooleanOptionalAction, default=True, help="open the page in a browser")
-    cli.add_commands(root.add_subparsers(title="without the page", metavar="{train,chat}"))
+    commands = root.add_subparsers(title="without the page", metavar="{train,chat,serve}")
+    cli.add_commands(commands)
+    serve_command.add_command(commands)
     return root
 
 

@@ -124,7 +124,7 @@ def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
     settings = _settings(vars(arguments))
     if settings.adapters:
         settings = replace(settings, adapters=str(Path(settings.adapters).expanduser().resolve()))
-    _bring(arguments.home, settings.model)
+    bring_model(arguments.home, settings.model)
     table = Dataset(
         arguments.output_dir.name,
         tuple(_read_all(arguments.dataset, settings.seed)),
@@ -139,7 +139,7 @@ def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
     return Run.create(folder, settings, rows, table.name, " ".join(arguments.dataset), evaluation)
 
 
-def _bring(home: Path, model: str) -> None:
+def bring_model(home: Path, model: str) -> None:
     """Download the model if a hub has to be asked for it, saying what and how much."""
     bring(downloads_of(home.expanduser()), model, lambda text: print(text.of(language()), file=sys.stderr, flush=True))
 
@@ -188,7 +188,7 @@ def run_chat(arguments: argparse.Namespace) -> int:
         else (found[0].system if found and found[0].system else TrainConfig().system)
     )
     messages = (*((Message("system", system),) if system else ()), Message("user", arguments.prompt))
-    _bring(arguments.home, arguments.model)
+    bring_model(arguments.home, arguments.model)
     engine = Engine()
     engine.load(arguments.model, arguments.quant_method, arguments.torch_dtype)
     for adapter in found:

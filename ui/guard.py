@@ -1,7 +1,8 @@
 """The network boundary: who may talk to the server at all. Plain ASGI, stands in front of every route.
 
-Gradio checks neither the Host header (so a foreign page could reach it by DNS rebinding) nor the origin of uploads and
-of component calls, and takes request bodies of any size.
+The page has a password, the API has keys; hosts and origins are checked for both. Gradio checks neither the Host header
+(so a foreign page could reach it by DNS rebinding) nor the origin of uploads and of component calls, and takes request
+bodies of any size.
 """
 
 from __future__ import annotations
@@ -14,10 +15,26 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.openai_errors import ApiError
+from core.text import Text
+from ui import keys
+
 MAX_BODY_BYTES = 32_000_000
+API = "/v1"
+
+_FOREIGN_HOST = Text(zh="这里不以这个主机名提供服务。", en="Misdirected request: this host name is not served here.")
+_FOREIGN_ORIGIN = Text(zh="请求来自另一个网站。", en="Forbidden: the request comes from another site.")
+_WRONG_KEY = Text(
+    zh=f"缺少 API 密钥或密钥不对。请在 Authorization: Bearer 里带上 {keys.KEYS} 中的一个。",
+    en=f"The API key is missing or wrong. Send one of those in {keys.KEYS} as Authorization: Bearer ...",
+)
+_API_OFF = Text(
+    zh=f"页面有密码，而 API 没有密钥，所以 API 是关着的。请设置环境变量 {keys.KEYS} 再启动。",
+    en=f"The page has a password and the API has no key, so the API is off. Set {keys.KEYS} and start again.",
+)
 
 # Gradio compiles the `js=` of events and styles components inline, so both need 'unsafe-inline'; nothing may leave the
 # machine: an answer with a remote image shows no image and asks nobody.
@@ -49,21 +66,27 @@ _HEADERS = {
 
 
 class Guard:
-    """Refuses foreign hosts (421), foreign origins (403), a missing password (401) and large bodies (413)."""
+    """Refuses foreign hosts (421), foreign origins (403), a missing password or key (401) and large bodies (413)."""
 
     def __init__(
-        self, app: ASGIApp, hosts: Collection[str], password: str = "", max_body_bytes: int = MAX_BODY_BYTES
+        self,
+        app: ASGIApp,
+        hosts: Collection[str],
+        password: str = "",
+        max_body_bytes: int = MAX_BODY_BYTES,
+        api_keys: Collection[str] = (),
     ) -> None:
         self.app = app
         self.hosts = frozenset(host.strip("[]").lower() for host in hosts)
         self.password = password
         self.max_body_bytes = max_body_bytes
+        self._api_keys = tuple(api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through or answer it here."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        refusal = self.refusal(Headers(scope=scope))
+        refusal = self.refusal(Headers(scope=scope), scope["path"])
         if scope["type"] != "http":
             if refusal is None:
                 await self.app(scope, receive, send)
@@ -75,20 +98,30 @@ class Guard:
         await self._capped(scope, receive, _with_headers(send))
         return None
 
-    def refusal(self, headers: Headers) -> Response | None:
+    def refusal(self, headers: Headers, path: str = "/") -> Response | None:
         """The answer to a request that may not pass, None for one that may."""
-        host = headers.get("host", "")
+        api, host = is_api(path), headers.get("host", "")
         if _hostname(host) not in self.hosts:
-            return PlainTextResponse("Misdirected request: this host name is not served here.", 421)
+            return _said(api, _FOREIGN_HOST, 421)
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != host.lower():
-            return PlainTextResponse("Forbidden: the request comes from another site.", 403)
-        if self.password and not self._knows_password(headers.get("authorization", "")):
+            return _said(api, _FOREIGN_ORIGIN, 403)
+        authorization = headers.get("authorization", "")
+        if api and (missing := self._missing_key(authorization)) is not None:
+            return JSONResponse(missing.body(), missing.status, {"www-authenticate": "Bearer"})
+        if not api and self.password and not self._knows_password(authorization):
             return PlainTextResponse("Password needed.", 401, {"www-authenticate": 'Basic realm="OneCard"'})
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self.max_body_bytes:
             return _too_large(self.max_body_bytes)
         return None
+
+    def _missing_key(self, authorization: str) -> ApiError | None:
+        """Why the API does not answer without a key, or to this one; None if it does."""
+        access = keys.access(self._api_keys, self.password)
+        if access == "open" or (access == "key" and keys.knows(self._api_keys, authorization)):
+            return None
+        return ApiError(_API_OFF if access == "off" else _WRONG_KEY, 401, code="invalid_api_key")
 
     def _knows_password(self, authorization: str) -> bool:
         kind, _, value = authorization.partition(" ")
@@ -124,6 +157,15 @@ class Guard:
                 raise
         if over and not started:
             await _too_large(self.max_body_bytes)(scope, receive, send)
+
+
+def is_api(path: str) -> bool:
+    """Whether a path is the API's, where keys count and errors are JSON."""
+    return path == API or path.startswith(f"{API}/")
+
+
+def _said(api: bool, text: Text, status: int) -> Response:
+    return JSONResponse(ApiError(text, status).body(), status) if api else PlainTextResponse(text.en, status)
 
 
 def _too_large(limit: int) -> Response:

@@ -7,36 +7,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 import webbrowser
-import zipfile
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote, urlsplit
 
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
 from core import formats
 from core.errors import UserError
-from core.run import Run
+from core.served import ServedWorkspace
 from core.text import LANGUAGES, Language, Text
 from core.workspace import Workspace
-from ui import address, prepare_environment
+from ui import address, keys, prepare_environment
+from ui.endpoint import Endpoint, broken
 from ui.guard import Guard
+from ui.running import run
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-PASSWORD = "ONECARD_PASSWORD"
+PASSWORD = keys.PASSWORD
 COOKIE = "onecard_language"
 MAX_UPLOAD = "30mb"
 _STATIC = Path(__file__).parent / "static"
@@ -49,40 +47,41 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 7860, open_
     Raises UserError if the port is in use, or if others could reach it and there is no password.
     """
     prepare_environment()
-    password = _password(host)
+    password, api_keys = _password(host), keys.from_environment()
+    endpoint = Endpoint(ServedWorkspace(workspace))
     with address.listen(host, port) as listener:
-        app = create_app(workspace, address.host_names(host), password)
+        app = create_app(workspace, address.host_names(host), password, api_keys, endpoint)
         here, elsewhere = address.addresses(host, listener.getsockname()[1])
         print("\n         ".join((f"OneCard: {here}  (Ctrl+C to stop)", *elsewhere)), file=sys.stderr)
         if open_browser:
             threading.Thread(target=_open_when_ready, args=(here,), daemon=True).start()
-        _run(app, listener, workspace)
+        try:
+            run(app, listener, endpoint)
+        finally:
+            if workspace.active is not None:
+                print("OneCard: saving the run in progress ...", file=sys.stderr)
+            workspace.close()
 
 
-def _run(app: FastAPI, listener: socket.socket, workspace: Workspace) -> None:
-    import uvicorn
+def create_app(
+    workspace: Workspace,
+    hosts: Collection[str] = address.LOCAL_HOSTS,
+    password: str = "",
+    api_keys: Collection[str] = (),
+    endpoint: Endpoint | None = None,
+) -> FastAPI:
+    """Every route. `hosts` are the host names that are answered.
 
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-    # uvicorn hands a SIGTERM on to the handler that was there before, which by default ends the process on the spot.
-    with contextlib.suppress(ValueError):  # not the main thread: the caller owns the signals
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-    finally:
-        if workspace.active is not None:
-            print("OneCard: saving the run in progress ...", file=sys.stderr)
-        workspace.close()
-
-
-def create_app(workspace: Workspace, hosts: Collection[str] = address.LOCAL_HOSTS, password: str = "") -> FastAPI:
-    """Every route. `hosts` are the host names that are answered; with a `password` every request must bring it."""
+    With a `password` every request must bring it; those to the API bring one of `api_keys` instead.
+    """
     prepare_environment()
     from fastapi import FastAPI
 
     app = FastAPI(title="OneCard", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, hosts=hosts, password=password)
+    app.add_middleware(Guard, hosts=hosts, password=password, api_keys=api_keys)
+    app.add_exception_handler(Exception, broken)
     # Before the mounts: a route added after them is never reached.
+    app.router.routes.extend((endpoint or Endpoint(ServedWorkspace(workspace))).routes())
     _add_basics(app, workspace)
     _add_downloads(app, workspace)
     _mount_pages(app, workspace)
@@ -140,29 +139,10 @@ def _add_downloads(app: FastAPI, workspace: Workspace) -> None:
         content, file = formats.write(workspace.dataset(name), kind)
         return Response(content, headers=_attachment(file), media_type="application/octet-stream")
 
-    def adapter(request: Request) -> Response:
-        asked = request.path_params["run_id"]
-        run = next((known for known in workspace.runs() if known.id == asked), None)
-        if run is None or run.adapter is None:
-            return Response("Not found.", 404)
-        archive = _zip_adapter(run, run.adapter)
-        remove = BackgroundTask(archive.unlink, missing_ok=True)
-        headers = _attachment(f"{run.id}.zip")
-        return FileResponse(archive, headers=headers, media_type="application/zip", background=remove)
-
     app.add_route("/export/dataset/{name}.{kind}", dataset)
-    app.add_route("/export/adapter/{run_id}.zip", adapter)
+    from ui import adapter_files
 
-
-def _zip_adapter(run: Run, folder: Path) -> Path:
-    """The adapter's folder as a zip in the temp folder; stored, for weights do not shrink."""
-    handle, name = tempfile.mkstemp(prefix="onecard-", suffix=".zip")
-    os.close(handle)
-    with zipfile.ZipFile(name, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                archive.write(path, f"{run.id}/{path.relative_to(folder)}")
-    return Path(name)
+    adapter_files.add(app, workspace)
 
 
 def _attachment(file: str) -> dict[str, str]:
@@ -177,7 +157,8 @@ def _mount_pages(app: FastAPI, workspace: Workspace) -> None:
     from ui.theme import theme
 
     edits = Edits(workspace)
-    css = "\n".join((_STATIC / name).read_text("utf-8") for name in ("onecard.css", "probe_table.css"))
+    sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css")
+    css = "\n".join((_STATIC / name).read_text("utf-8") for name in sheets)
     for language in LANGUAGES:
         gr.mount_gradio_app(
             app, build(workspace, language, edits), path=f"/{language}", theme=theme(), css=css, head=_head(language),
