@@ -540,21 +540,30 @@ def _tabs(workspace: Workspace) -> tuple[object, object, object, object]:
         return DataTab(page), TrainTab(page), CompareTab(page), ChatTab(page)
 
 
+def _situation(compare: object) -> list[object]:
+    """What the fresh Compare tab sends: session, columns, system prompt, sampling, and five values a column."""
+    from core.comparison import Session
+
+    return [Session(), 2, "", 0, 1, 0, 1, 16, 0, *(["", 1.0, False, "", []] * 6)]
+
+
 def test_a_cleared_conversation_stays_empty_whenever_the_clearing_comes(workspace: Workspace) -> None:
+    from core.comparison import Session
     from core.generate import Column, Reply, Sampling
 
     def answer(columns: list[Column], _: Sampling, __: threading.Event) -> object:
         for text in ("a", "ab", "abc"):
-            yield [Reply(text, 1, 0.1, 1.0, done=text == "abc") for _ in columns]
+            yield [Reply(text, 1, 2, 0.1, 1.0, done=text == "abc") for _ in columns]
 
     workspace.answer = answer  # type: ignore[method-assign, assignment]
     _, _, compare, chat = _tabs(workspace)
     asks = {
         chat: lambda: chat.on_ask(_Visit, "q", [], "", "", 0.0, 16),
-        compare: lambda: compare.on_ask(_Visit, None, "q", [], [], "", "", ""),
+        compare: lambda: compare.on_ask(_Visit, None, "q", False, False, *_situation(compare)),
     }
     for tab, ask in asks.items():
-        conversation = tab.chat if tab is chat else tab.chat_a
+        conversation = tab.chat if tab is chat else tab.sides[0].chat
+        cleared = (_Visit,) if tab is chat else (_Visit, Session())
         shown = list(ask())
         assert shown[-1][conversation][-1]["content"] == "abc"
         assert conversation not in tab.on_done(_Visit)
@@ -562,11 +571,11 @@ def test_a_cleared_conversation_stays_empty_whenever_the_clearing_comes(workspac
             answering = ask()
             for _ in range(seen):
                 next(answering)
-            assert tab.on_clear(_Visit)[conversation] == []
+            assert tab.on_clear(*cleared)[conversation] == []
             assert all(update[conversation] == [] for update in answering)
             assert tab.on_done(_Visit)[conversation] == []
         answering = ask()
-        next(answering), tab.on_clear(_Visit), list(answering)
+        next(answering), tab.on_clear(*cleared), list(answering)
         later = ask()  # asked again before the first end is told: that one must not empty it
         next(later)
         assert conversation not in tab.on_done(_Visit)
@@ -599,9 +608,13 @@ def test_a_base_chosen_for_b_by_hand_stays_when_a_run_ends(
     _, _, compare, _ = _tabs(workspace)
     monkeypatch.setattr(talk, "choices", lambda page: [("base", ""), ("run", "r1")])
     monkeypatch.setattr(talk, "newest", lambda page: "r1")
-    assert compare.on_changed("", "", "", False)[compare.pick_b]["value"] == "r1"
-    assert compare.on_changed("", "", "", True)[compare.pick_b]["value"] == ""
-    assert compare.on_changed("", "gone", "", True)[compare.pick_b]["value"] == "r1"
+
+    def picked(before: str, chosen: bool) -> str:
+        return compare.on_changed("", before, "", "", "", "", "", chosen, False)[compare.pick_b]["value"]
+
+    assert picked("", chosen=False) == "r1"
+    assert picked("", chosen=True) == ""
+    assert picked("gone", chosen=True) == "r1"
 
 
 def test_errors_reach_the_page_in_its_language_and_without_internals() -> None:

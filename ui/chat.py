@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import gradio as gr
 
 from core.generate import Column, Sampling
-from ui import talk
+from core.served import ServedWorkspace
+from ui import keys, snippets, talk
+from ui.library import open_button
 from ui.page import Page
 from ui.pieces import heading, note
 from ui.talk import Turn
@@ -40,7 +42,9 @@ class ChatTab:
         t = self.page.t
         self.chosen = gr.State(False)  # whether the model was picked by hand
         with gr.Column(elem_classes="oc-card"):
-            heading(t("chat.settings"))
+            with gr.Row(elem_classes="oc-head-row"):
+                heading(t("chat.settings"))
+                open_button(self.page, elem_id="chat-library")
             self.pick = gr.Dropdown([], label=t("chat.model"), elem_id="chat-model", min_width=120)
             self.system = gr.Textbox(
                 label=t("talk.system"), info=t("talk.system.note"), lines=2, max_lines=8, elem_id="chat-system"
@@ -51,6 +55,10 @@ class ChatTab:
             )  # fmt: skip
             self.length = gr.Slider(16, 4096, 512, step=16, label=t("chat.length"), elem_id="chat-length")
             self.clear = gr.Button(t("chat.clear"), size="sm", elem_id="chat-clear")
+            with gr.Accordion(
+                t("code.title"), open=False, elem_id="chat-code", elem_classes="oc-advanced"
+            ) as self.code:
+                self.snippets = snippets.Snippets(elem_id="chat-snippets")
         self.hint = gr.HTML(note(t("chat.hint")), apply_default_css=False)
 
     @property
@@ -78,6 +86,8 @@ class ChatTab:
         self.question.stop(self.on_stop, None, None, queue=False, api_visibility="private")
         self.chat.undo(shown(self.on_undo), [self.chat], answers, **quiet)
         gr.on([self.clear.click, self.chat.clear], self.on_clear, None, [self.chat, self.meter], **quiet)
+        changes = [self.code.expand, self.pick.change, self.system.blur, self.temperature.change, self.length.change]
+        gr.on(changes, shown(self.on_code), self.settings, [self.snippets], trigger_mode="always_last", **quiet)
 
     def on_load(self) -> Shown:
         """The page was opened: offer the newest finished run."""
@@ -93,6 +103,11 @@ class ChatTab:
         kept = pick if chosen and pick in [run_id for _, run_id in offered] else talk.newest(self.page)
         prompt = system if kept == pick else talk.system_of(self.page, kept)
         return {self.pick: gr.update(choices=offered, value=kept), self.system: prompt}
+
+    def on_use(self, adapter: str) -> Shown:
+        """An adapter was chosen in the library."""
+        offered = gr.update(choices=talk.choices(self.page), value=adapter)
+        return {self.pick: offered, self.system: talk.system_of(self.page, adapter), self.chosen: True}
 
     def on_pick(self, pick: str) -> tuple[str, bool]:
         """Another model: its training prompt becomes the system prompt, and this page keeps it."""
@@ -123,6 +138,21 @@ class ChatTab:
         index = int(event.index)  # counts gradio's turns, thoughts among them
         before, taken = talk.plain(history[:index]), talk.text_of(history[index])
         return {self.chat: before, self.question: taken, self.meter: talk.idle_meter()}
+
+    def on_code(self, request: gr.Request, pick: str, system: str, temperature: float, length: float) -> str:
+        """The settings as programs have them, at the address under which this page was opened."""
+        # A browser names the page's address itself; behind a proxy only that one is right.
+        address = request.headers.get("origin") or f"http://{request.headers['host']}"
+        question = {"role": "user", "content": self.page.t("ask.who")}
+        example = snippets.Example(
+            address=address,
+            model=ServedWorkspace(self.page.workspace).name_of(pick or None),
+            messages=talk.messages(system or "", [question]),
+            temperature=float(temperature),
+            max_tokens=int(length),
+            keyed=keys.access_here() == "key",
+        )
+        return snippets.draw(self.page, example, keys.access_here())
 
     def _answer(
         self, request: gr.Request, history: list[Turn], pick: str, system: str, temperature: float, length: float

@@ -10,6 +10,7 @@ from ui.chat import ChatTab
 from ui.compare import CompareTab
 from ui.data import DataTab
 from ui.edits import Edits
+from ui.library import Library
 from ui.page import Page
 from ui.top_bar import TopBar
 from ui.train import TrainTab
@@ -31,12 +32,15 @@ def build(workspace: Workspace, language: Language, edits: Edits | None = None) 
                 compare = CompareTab(page)
             with gr.Tab(page.t("tab.chat"), id="chat", elem_id="tab-chat"):
                 chat = ChatTab(page)
+        library = Library(page)
+        library.wire()
         data.wire(demo, train.form)
         train.wire(demo)
         train.visit(train_tab)
         compare.wire(demo)
         chat.wire(demo)
         _join(page, bar, tabs, data, train, compare, chat)
+        _hand_over(page, library, compare, chat)
     return demo.queue(api_open=False, default_concurrency_limit=8)
 
 
@@ -46,7 +50,7 @@ def _join(
     """What one tab's event does in another."""
     shown, quiet = page.shown, {"show_progress": "hidden", "api_visibility": "private"}
     gr.on([bar.change, bar.input], shown(train.on_changed), [train.selected], train.progress, **quiet)
-    bar.change(shown(compare.on_changed), [*compare.picks, compare.chosen], compare.picks, **quiet)
+    bar.change(shown(compare.on_changed), compare.following, compare.followed, **quiet)
     bar.change(shown(chat.on_changed), [chat.pick, chat.system, chat.chosen], [chat.pick, chat.system], **quiet)
     bar.select(shown(train.on_active), None, train.progress, **quiet)
 
@@ -56,3 +60,14 @@ def _join(
 
     following = data.next.click(shown(on_next), [data.shown], [tabs, train.dataset], **quiet)
     following.then(shown(train.on_preview), [train.dataset, *train.settings], [train.preview], **quiet)
+
+
+def _hand_over(page: Page, library: Library, compare: CompareTab, chat: ChatTab) -> None:
+    """An adapter chosen in the library is picked in the tab that it was opened from."""
+
+    def on_use(event: gr.EventData) -> dict[object, object]:
+        taken = chat if event.tab == "chat" else compare
+        return taken.on_use(str(event.id))
+
+    picked = [*compare.taken, chat.pick, chat.system, chat.chosen]
+    library.panel.use(page.shown(on_use), None, picked, show_progress="hidden", api_visibility="private")

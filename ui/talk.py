@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from core import probes
 from core.dataset import Message
 from core.generate import Reply
 from ui.page import Page
-from ui.pieces import tag
 
 Turn = dict[str, object]
 _REMEMBERED = 1000
@@ -104,6 +102,11 @@ class Stops:
             flag.cleared = True
             flag.set()
 
+    def answering(self, session: str) -> bool:
+        """Whether this page's answer is under way."""
+        flag = self._flags.get(session)
+        return flag is not None and not flag.is_set()
+
     def finish(self, session: str) -> bool:
         """The page has everything of its answer; whether the conversation was emptied while that was under way.
 
@@ -147,18 +150,6 @@ def idle_meter() -> str:
     return _line("")
 
 
-def verdict(page: Page, run_id: str, question: str, text: str) -> str:
-    """A tag for what an answer says of who the model is, by the identity of run `run_id`; "" if it says nothing."""
-    if not run_id or not text:
-        return ""
-    new, old = page.workspace.identity_words(run_id)
-    # "Are you Qwen?" may be answered with "No, I am not Qwen".
-    old = tuple(word for word in old if word.lower() not in question.lower())
-    found = probes.verdict(text, new, old)
-    tags = {"hit": ("✓ " + page.t("verdict.hit"), "ok"), "old": (page.t("verdict.old"), "warn")}
-    return tag(*tags[found]) if found in tags else ""
-
-
 def choices(page: Page) -> list[tuple[str, str]]:
     """The picker's entries: the base model, then every adapter made for it."""
     base = (page.t("talk.base", model=page.workspace.status().model), BASE)
@@ -166,9 +157,9 @@ def choices(page: Page) -> list[tuple[str, str]]:
 
 
 def newest(page: Page) -> str:
-    """The newest adapter that is complete; the base model while there is none."""
-    complete = (choice.id for choice in page.workspace.adapters() if choice.run.adapter is not None)
-    return next(complete, BASE)
+    """The newest run's adapter that is complete, else the newest imported one, else the base model."""
+    whole = [choice for choice in page.workspace.adapters() if choice.folder is not None]
+    return next((choice.id for kind in ("run", "imported") for choice in whole if choice.source == kind), BASE)
 
 
 def system_of(page: Page, *picked: str | None) -> str:

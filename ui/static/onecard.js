@@ -107,6 +107,13 @@ window.onecard = (() => {
     name('.oc-ask button.stop-button', words.stop);
   };
 
+  // ---- a column of Compare shows its settings
+
+  const unfold = (side, open) => {
+    side.dataset.open = open ? 'yes' : '';
+    side.querySelector('[data-act=settings]')?.setAttribute('aria-expanded', open);
+  };
+
   // ---- keyboard: Alt+1..4 opens a tab, Ctrl+Enter sends, Esc stops an answer
 
   const shortcuts = event => {
@@ -135,5 +142,5 @@ window.onecard = (() => {
   document.addEventListener('keydown', shortcuts);
   if (document.body) start(); else document.addEventListener('DOMContentLoaded', start);
 
-  return { confirm, prompt, openTab, switchTheme, switchLanguage };
+  return { confirm, prompt, openTab, switchTheme, switchLanguage, unfold };
 })();
