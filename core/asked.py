@@ -34,7 +34,7 @@ class Row:
         self.ids: list[int] = []
         self.marks: list[Mark] = []
         self.finish = ""
-        self.begun = False
+        self.begun = self.broken = False
         self.draws: Draws | None = None
         self._taken = 0
         self._first = self._last = 0.0  # when its first and its newest token came
@@ -61,8 +61,11 @@ class Row:
         return min(self.sampling.max_new_tokens, self._room)
 
     def take(self, token: int, mark: Mark | None, now: float) -> None:
-        """One more token."""
+        """One more token; one below zero says that the model's numbers were none."""
         if self.finish:
+            return
+        if token < 0:
+            self.broken, self.finish = True, "cancelled"
             return
         self._taken += 1
         self._first, self._last = self._first or now, now
@@ -140,6 +143,12 @@ class Request:
         if (anyway or now >= self._due) and not self._news.is_set():
             self._news.set()
 
+    def fail(self, error: BaseException) -> None:
+        """It ends with `error`, unless it has ended with another. Under the desk's lock."""
+        self.error = self.error or error
+        for row in self.rows:
+            row.finish = row.finish or "cancelled"
+
     def wait(self) -> None:
         """Until there is something new to read. Raises what ended the request."""
         while not self._news.wait(_LOOK_SECONDS):
@@ -167,7 +176,7 @@ def _text(data: bytes) -> str:
 
 def _too_long(limit: int, tokens: int) -> Text:
     return Text(
-        zh=f"这段对话有 {tokens} 个词元,已经超过模型能读的 {limit} 个词元。请清空对话,或缩短问题。",
+        zh=f"这段对话有 {tokens} 个词元，已经超过模型能读的 {limit} 个词元。请清空对话，或缩短问题。",
         en=f"This conversation has {tokens} tokens and is longer than the {limit} tokens the model can read. Clear it or "
         "shorten the question.",
     )
@@ -175,6 +184,6 @@ def _too_long(limit: int, tokens: int) -> Text:
 
 def _no_prompt(vocabulary: int) -> Text:
     return Text(
-        zh=f"没有可读的内容:请给出至少一个词元,编号在 0 到 {vocabulary - 1} 之间。",
+        zh=f"没有可读的内容：请给出至少一个词元，编号在 0 到 {vocabulary - 1} 之间。",
         en=f"There is nothing to read: give at least one token, each 0 to {vocabulary - 1}.",
     )

@@ -32,9 +32,12 @@ MOST_ROWS = 64
 _MOST_READ = 8192  # prompt tokens that join at once: those who are being answered wait that long
 _LINGER_SECONDS = 2.0  # a thread costs little to keep and a few milliseconds to make: its libraries' workspaces
 _EXCHANGED = Text(
-    zh="回答途中换了模型或移除了适配器,请再问一次。",
+    zh="回答途中换了模型或移除了适配器，请再问一次。",
     en="The model or adapter was exchanged during the answer; ask again.",
 )
+
+
+_SHORT_SECONDS = 10.0  # for how long a shortage of memory keeps the batch small
 
 
 class Desk:
@@ -48,6 +51,7 @@ class Desk:
         self._together: Together | None = None
         self._thread: threading.Thread | None = None
         self._room = MOST_ROWS
+        self._short_until = 0.0
         self._working = False
 
     # -- those who ask --
@@ -57,10 +61,11 @@ class Desk:
         waits = self._engine.busy and not self._working
         request = Request(columns, samplings, stop, waits, self._cancel)
         with self._changed:
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="answers", daemon=True)
+                thread.start()  # it waits for the lock; if it cannot start, nobody is left in the queue
+                self._thread = thread
             self._waiting.extend(request.rows)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
         return request
 
@@ -90,9 +95,10 @@ class Desk:
                     self._working = True
                     self._work()
             except BaseException as error:
-                # There is no model, or it is our bug: those who ask are told, the thread goes on.
+                # There is no model, or it is our bug: those it hit are told, the others and the thread go on.
                 _forget_frames(error)
-                self._end((row.request for row in self._rows()), error)
+                rows = self._rows()
+                self._end([row.request for row in rows if row.begun] or [row.request for row in rows], error)
                 self._together = None
             self._working = False
 
@@ -110,9 +116,7 @@ class Desk:
         ended = list(dict.fromkeys(requests))
         with self._lock:
             for request in ended:
-                request.error = request.error or error
-                for row in request.rows:
-                    row.finish = row.finish or "cancelled"
+                request.fail(error)
             self._waiting = deque(row for row in self._waiting if not row.finish)
         for request in ended:
             request.tell(0.0, anyway=True)
@@ -190,6 +194,8 @@ class Desk:
 
     def _next(self, resident: Resident) -> list[Row]:
         """Rows to read together, prepared; those that cannot be end their requests."""
+        if time.perf_counter() > self._short_until:
+            self._room = MOST_ROWS
         found: list[Row] = []
         read, live = 0, len(self._together.rows) if self._together is not None else 0
         while live + len(found) < self._room:
@@ -237,7 +243,7 @@ class Desk:
                 return True
             if not together.rows:
                 return self._join_alone(resident, rows[0])
-            self._room = len(together.rows)
+            self._short(len(together.rows))
             self._put_back(rows)
             give_back()
             return False
@@ -273,8 +279,12 @@ class Desk:
         give_back()
         if len(rows) == 1:
             self._end([rows[0].request], WontFitError(OUT_OF_MEMORY, 0, 0))
-        self._room = max(1, len(rows) // 2)
+        self._short(max(1, len(rows) // 2))
         self._put_back(rows)
+
+    def _short(self, rows: int) -> None:
+        """No more than so many rows for the next seconds."""
+        self._room, self._short_until = rows, time.perf_counter() + _SHORT_SECONDS
 
     def _put_back(self, rows: Sequence[Row]) -> None:
         with self._lock:

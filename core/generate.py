@@ -72,7 +72,7 @@ class Sampling:
         if len(self.stop) > _MOST_STOPS or not all(self.stop):
             raise ConfigError(
                 Text(
-                    zh=f"stop 最多 {_MOST_STOPS} 个停止词,每个都不能为空;收到 {len(self.stop)} 个。",
+                    zh=f"stop 最多 {_MOST_STOPS} 个停止词，每个都不能为空；收到 {len(self.stop)} 个。",
                     en=f"stop takes up to {_MOST_STOPS} strings, none of them empty; there are {len(self.stop)}.",
                 ),
                 "stop",
@@ -145,7 +145,7 @@ def _check(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also false for nan
         raise ConfigError(
             Text(
-                zh=f"{name} 填的是 {value};应在 {low} 到 {high} 之间。",
+                zh=f"{name} 填的是 {value}；应在 {low} 到 {high} 之间。",
                 en=f"{name} is {value}; it must be {low} to {high}.",
             ),
             name,

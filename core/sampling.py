@@ -133,9 +133,9 @@ class Chooser:
             tokens = _put(tokens, self._at["drawn"], torch.cat([part.draw(few, u) for part, few, u in parts]))
         if self._seen is not None:
             self._seen.scatter_(1, _take(tokens, self._at["penalised"])[:, None], True)
-        packed = tokens
+        packed = torch.where(torch.isfinite(plain).all(-1), tokens, -1)
         if self._told:
-            packed = torch.cat([tokens.double(), self._tell(plain, tokens).flatten()])
+            packed = torch.cat([packed.double(), self._tell(plain, tokens).flatten()])
         return Choice(tokens, packed, self._wanted)
 
     def _penalise(self, logits: torch.Tensor) -> torch.Tensor:
@@ -167,7 +167,8 @@ class _Drawing:
     """Drawing for some rows, all of which have a temperature."""
 
     def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
-        self._temperature = torch.tensor([s.temperature for s in samplings], device=device)[:, None]
+        # What is below takes the likeliest all the same, and would be zero in 32 bits.
+        self._temperature = torch.tensor([max(s.temperature, 1e-30) for s in samplings], device=device)[:, None]
         by_rank = _rows(s.top_k > 0 for s in samplings)
         by_mass = _rows(s.top_p < 1 for s in samplings)
         self._top_k = torch.tensor([samplings[r].top_k for r in by_rank], dtype=torch.int64, device=device)[:, None]
@@ -181,7 +182,8 @@ class _Drawing:
 
     def draw(self, logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """A token each for logits (R, V) and uniform numbers float64 (R,)."""
-        scaled = logits / self._temperature
+        # From the largest down: a small temperature must not make it infinite, of which nothing can be drawn.
+        scaled = (logits - logits.amax(-1, keepdim=True)) / self._temperature
         if self._cut_by_rank:
             scaled = _put(scaled, self._by_rank, self._likeliest(_take(scaled, self._by_rank)))
         mass = scaled.softmax(-1)
@@ -191,7 +193,8 @@ class _Drawing:
         total = summed[:, -1:]
         # Below the total even where the product is rounded up: above it lies no token.
         place = torch.minimum(numbers[:, None] * total, total * (1 - 2**-40))
-        return torch.searchsorted(summed, place, right=True)[:, 0]
+        # A row that is no numbers gives none of its words, and must not give one that is not there.
+        return torch.searchsorted(summed, place, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
 
     def _likeliest(self, scaled: torch.Tensor) -> torch.Tensor:
         """Without what is less likely than the top_k-th; equals stay, which keeps it the same whatever the sorting."""

@@ -15,12 +15,20 @@ import torch
 
 from core.asked import Row
 from core.backend import Route
+from core.errors import ModelError
 from core.sampling import Choice, Chooser, Draws
+from core.text import Text
 
 if TYPE_CHECKING:
     import threading
 
     from core.engine import Resident
+
+
+_NO_NUMBERS = Text(
+    zh="模型算出了 NaN 或无穷大，回答已停止。请换一个适配器，或换 bfloat16 精度再试。",
+    en="The model computed NaN or infinite values; the answer was stopped. Try another adapter, or bfloat16.",
+)
 
 
 class Together:
@@ -92,6 +100,10 @@ class Together:
         if len(kept) == len(self.rows):
             return
         gone = [index for index, row in enumerate(self.rows) if row.finish]
+        with self._lock:
+            for index in gone:
+                if self.rows[index].broken:
+                    self.rows[index].request.fail(ModelError(_NO_NUMBERS))
         for index in gone:
             self.rows[index].request.tell(time.perf_counter(), anyway=self.rows[index].request.over)
         self._slots.leave(gone)

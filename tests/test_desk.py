@@ -292,6 +292,53 @@ def test_a_bug_in_a_pass_reaches_those_who_asked_and_the_next_ones_are_answered(
     assert list(stream(endless, [Column(ask("hi"))], SHORT))[-1][0].tokens == 12
 
 
+def test_numbers_that_are_none_end_their_own_answer_with_a_word_for_it(
+    endless: Engine, tiny_config: TrainConfig
+) -> None:
+    endless.create_adapter("broken", tiny_config)
+    with endless.turn() as resident, torch.no_grad():
+        for parameter in resident.backend.adapter_parameters(endless.handle("broken")):
+            parameter.fill_(1e30)  # what it adds is infinite
+    fine = Talker(endless, [Column(ask("a"))], Sampling(max_new_tokens=60, temperature=1.0))
+    for sampling in (Sampling(max_new_tokens=20), SHORT):
+        with pytest.raises(ModelError, match="NaN"):
+            list(stream(endless, [Column(ask("b"), "broken")], sampling))
+    assert fine.result()[0].tokens == 60
+
+
+def test_a_bug_ends_those_it_hits_and_not_those_who_wait(endless: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "MOST_ROWS", 1)
+    endless.desk = desk.Desk(endless)
+    real, broken = PlainSlots.step, threading.Event()
+
+    def step(self: PlainSlots, tokens: torch.Tensor) -> torch.Tensor:
+        if not broken.is_set():
+            time.sleep(0.3)  # until the other one waits
+            broken.set()
+            raise IndexError("a bug")
+        return real(self, tokens)
+
+    use(endless, PlainBackend(endless.resident.backend.model, torch.device("cpu"), None))  # type: ignore[union-attr,attr-defined]
+    monkeypatch.setattr(PlainSlots, "step", step)
+    hit = Talker(endless, [Column(ask("a"))], SHORT)
+    time.sleep(0.1)
+    waiting = Talker(endless, [Column(ask("b"))], SHORT)
+    with pytest.raises(IndexError):
+        hit.result()
+    assert waiting.result()[0].tokens == 12
+
+
+def test_a_thread_that_could_not_start_is_tried_again(endless: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            list(stream(endless, [Column(ask("a"))], SHORT))
+    assert list(stream(endless, [Column(ask("a"))], SHORT))[-1][0].tokens == 12
+
+
 def test_the_thread_ends_when_there_is_nothing_to_do_and_begins_again(
     endless: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

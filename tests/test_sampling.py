@@ -136,3 +136,16 @@ def test_the_global_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     chooser(SETTINGS).choose(logits(len(SETTINGS)))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_smallest_temperatures_draw_the_likeliest_and_what_is_no_number_draws_nothing() -> None:
+    given = logits(6)
+    given[4, 7], given[5, 3] = float("nan"), float("inf")
+    settings = [
+        Sampling(temperature=t, top_p=p)
+        for t, p in ((1e-38, 1), (1e-46, 0.9), (5e-324, 1), (1e-3, 1), (1, 1), (1, 0.5))
+    ]
+    choice = chooser(settings).choose(given)
+    assert chosen(choice) == [*given[:4].argmax(-1).tolist(), -1, -1]
+    # What is read into the model next must be a word of it all the same.
+    assert bool(((choice.tokens >= 0) & (choice.tokens < given.shape[-1])).all())

@@ -101,7 +101,7 @@ class FusedSlots(Slots):
             if not self._answers.attached(name):
                 raise ModelError(
                     Text(
-                        zh="回答途中移除了适配器,请再问一次。",
+                        zh="回答途中移除了适配器，请再问一次。",
                         en="The adapter was removed during the answer; ask again.",
                     )
                 )
