@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from core import probes
 from core.engine import Engine
+from core.errors import UserError
 from core.generate import Column, Sampling, stream
 from core.probes import Probe
 from core.run import Tell
@@ -26,15 +27,19 @@ class Probing:
         """Tell the adapter's answers after `step`, and before them, the first time, the base's as step 0's.
 
         The base is asked now and not before the first step, which need not wait for it: rows of no adapter are the
-        base's own. Both are asked in one batch: never slower than one after the other. Set `stop` ends it without an
-        event.
+        base's own. Both are asked in one batch. Set `stop` ends it without an event; questions that could not be answered
+        are told as that, and the run goes on.
         """
         if not self._probes:
             return
         asked = [self._name] if self.base_answers else [None, self._name]
         begun = time.perf_counter()
         columns = [Column(probe.messages, adapter) for adapter in asked for probe in self._probes]
-        replies = list(stream(self._engine, columns, _SAMPLING, stop))[-1]
+        try:
+            replies = list(stream(self._engine, columns, _SAMPLING, stop))[-1]
+        except (UserError, RuntimeError) as error:  # questions are asked beside the training: they must not end it
+            self._tell("unanswered", step=step, reason=str(error))
+            return
         seconds, texts = time.perf_counter() - begun, [reply.text for reply in replies]
         if stop is not None and stop.is_set():
             return

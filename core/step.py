@@ -41,9 +41,9 @@ _GROWTH_STEPS = 200
 
 @dataclass(frozen=True)
 class Taken:
-    """What a step came to: its loss, the gradient's length before clipping, and seconds without the wait for the turn.
+    """What a step came to: its loss, the gradient's length before clipping, and seconds.
 
-    On a card the seconds are its own, from its first kernel to its last.
+    They are the step's own: on a card from its first kernel to its last, elsewhere without the wait for the turn.
     """
 
     loss: float
@@ -58,6 +58,9 @@ class Taken:
 
 class Launched:
     """A step under way. Its update leaves the weights alone, and so does every later one, if it turns out broken."""
+
+    waited = 0.0
+    """Seconds that it waited for its turn."""
 
     def __init__(self, step: int, taken: Taken | None = None) -> None:
         self._step, self._taken = step, taken
@@ -170,10 +173,14 @@ class Stepper:
 
     def _tried(self, step: int, examples: Sequence[Example], rate: float) -> Launched | None:
         """None if memory ran out. A value, not an error: a traceback would keep the failed pass's tensors alive."""
+        asked = time.perf_counter()
         try:
             with self._engine.turn() as resident, memory_errors():
+                waited = time.perf_counter() - asked
                 if self._optimizer.guarded and resident.dtype != "float16" and self.scale == 1:
-                    return self._guarded(resident, step, examples, rate)
+                    launched = self._guarded(resident, step, examples, rate)
+                    launched.waited = waited
+                    return launched
                 begun, before = time.perf_counter(), self.scale
                 taken = self._update(resident, step, examples, rate, begun)
                 while self.scale > 1 and not taken.sound:
@@ -183,7 +190,9 @@ class Stepper:
                     self.scale = before  # the model broke, whatever the scale
                 elif resident.dtype == "float16":
                     self._count_clean(self.scale == before)
-                return Launched(step, taken)
+                launched = Launched(step, taken)
+                launched.waited = waited
+                return launched
         except WontFitError:
             return None
 

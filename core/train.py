@@ -143,6 +143,8 @@ class _Trainer:
         self._since = _Since()
         self._under_way: _UnderWay | None = None
         self._seconds = math.inf  # of the step counted last
+        self._counted_at = time.perf_counter()
+        self._waited = 0.0  # for turns, since then
 
     def _tell_started(self) -> None:
         """The run's first event with numbers: what will be done, on what, and how."""
@@ -170,6 +172,7 @@ class _Trainer:
         state = self._state
         if not state.step:
             self._tell_started()
+        self._counted_at = time.perf_counter()
         order = islice(step_rows(len(self._training), self._config), state.step, None)
         _reset_peak(self._engine)
         with self._good_steps_kept():
@@ -221,6 +224,7 @@ class _Trainer:
         step = self._state.step
         rate = learning_rate_at(step, self._steps, self._config)
         launched = self._stepper.launch(step, examples, rate)
+        self._waited += launched.waited
         self._state.step += 1
         before = self._under_way
         tokens = sum(len(example) for example in examples)
@@ -246,10 +250,13 @@ class _Trainer:
             self._state.step, self._under_way = under_way.step - 1, None
             raise
         self._seconds = taken.seconds
+        now = time.perf_counter()
+        # All that a step takes, what the host does between two included, but for the wait for the turn.
+        since.seconds += max(taken.seconds, now - self._counted_at - self._waited)
+        self._counted_at, self._waited = now, 0.0
         since.loss += taken.loss
         since.steps += 1
         since.tokens += under_way.tokens
-        since.seconds += taken.seconds
         since.rate, since.norm, since.epoch = under_way.rate, taken.norm, under_way.epoch
         if under_way.step % self._config.logging_steps == 0 or under_way.step == 1:
             self._log(under_way.step)
@@ -283,6 +290,8 @@ class _Trainer:
             self._probing.ask(step, stop)
         if better or save:
             self._checkpoint()
+        if self._under_way is None:  # what was done just now is no part of the next step
+            self._counted_at = time.perf_counter()
 
     def _evaluate(self, stop: threading.Event) -> bool:
         """Measure the evaluation loss; whether it is the best so far.
