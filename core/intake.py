@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import lzma
 import re
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
@@ -28,6 +27,7 @@ Told = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 MAX_WEIGHTS_BYTES = 8_000_000_000
 MAX_TEXT_BYTES = 4_000_000
+MAX_SETTINGS_BYTES = 200_000  # what a training was told is a few kB; PyYAML takes half a second for this much
 MAX_ENTRIES = 5000
 MAX_RATIO = 200  # trained weights shrink to nine tenths; what shrinks to a two-hundredth was made to fill a disk
 _README = "README.md"
@@ -35,8 +35,7 @@ _SWIFT, _FACTORY = "args.json", ("training_args.yaml", "llamaboard_config.yaml")
 _DRIVE = re.compile(r"[A-Za-z]:")
 # What zipfile raises for archives whose bytes were changed: it trusts sizes, places, names and methods.
 _DAMAGE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, EOFError, ValueError, OverflowError,
-    OSError,
+    zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, EOFError, ValueError, OverflowError, OSError,
 )  # fmt: skip
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 _CHUNK_BYTES = 4_000_000
@@ -62,6 +61,9 @@ class Source(Protocol):
     def open(self, path: str) -> IO[bytes]:
         """One of `files`, to read."""
 
+    def reading(self) -> AbstractContextManager[None]:
+        """While it lasts, what cannot be read is a ModelError."""
+
 
 @dataclass
 class FolderSource:
@@ -79,16 +81,25 @@ class FolderSource:
     def files(self) -> Mapping[str, int]:
         """See Source. Also what lies beside a checkpoint's folder, as ../NAME: the settings of the training."""
         levels = 1 if (self.folder / adapters.CONFIG).is_file() else 3
-        inside = itertools.islice(_walk(self.folder, levels), MAX_ENTRIES)
-        found = {path.relative_to(self.folder).as_posix(): path for path in inside}
-        for name in (_SWIFT, *_FACTORY):
-            if (self.folder.parent / name).is_file():
-                found[f"../{name}"] = self.folder.parent / name
-        return {path: file.stat().st_size for path, file in found.items()}
+        with self.reading():
+            inside = itertools.islice(_walk(self.folder, levels), MAX_ENTRIES)
+            found = {path.relative_to(self.folder).as_posix(): path for path in inside}
+            for name in (_SWIFT, *_FACTORY):
+                if (self.folder.parent / name).is_file():
+                    found[f"../{name}"] = self.folder.parent / name
+            return {path: file.stat().st_size for path, file in found.items()}
 
     def open(self, path: str) -> IO[bytes]:
         """See Source."""
         return (self.folder / path).open("rb")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """See Source."""
+        try:
+            yield
+        except OSError as error:
+            raise _refused(self.name, f"读取失败（{error}）", f"it cannot be read ({error})") from error
 
 
 @dataclass
@@ -116,6 +127,12 @@ class ZipSource:
                 raise _refused(self.name, f"{named!r} 是链接，不是文件", f"{named!r} is a link and no file")
             if entry.flag_bits & 1:
                 raise _refused(self.name, "它有密码", "it is locked with a password")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise _refused(
+                    self.name,
+                    f"{named!r} 用了不支持的压缩方式。请用普通的 zip（Deflate）重新打包",
+                    f"{named!r} is compressed in a way that is not supported. Pack it again as a plain zip (Deflate)",
+                )
             if entry.file_size > 1_000_000 and entry.file_size > MAX_RATIO * max(1, entry.compress_size):
                 raise _refused(self.name, f"{named!r} 解压后大得不合常理", f"{named!r} grows beyond reason")
             if str(path) in self._entries:
@@ -127,13 +144,24 @@ class ZipSource:
         """See Source."""
         return self.archive.open(self._entries[path])
 
+    def reading(self) -> AbstractContextManager[None]:
+        """See Source."""
+        return _damage_of(self.name)
+
 
 @contextmanager
 def opened_zip(path: Path, name: str) -> Iterator[ZipSource]:
-    """The archive to take from; what is wrong with it as a zip, also while it is read, becomes a ModelError."""
+    """The archive to take from. Raises ModelError for what is no zip."""
+    with _damage_of(name):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield ZipSource(archive, name)
+
+
+@contextmanager
+def _damage_of(name: str) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield ZipSource(archive, name)
+        yield
     except _DAMAGE as error:
         raise _refused(name, f"无法解压（{error}）", f"it cannot be unpacked ({error})") from error
 
@@ -207,6 +235,7 @@ def _place(name: str, files: Mapping[str, int]) -> str:
 def _settings(text: str | None) -> dict[str, object]:
     try:
         config = json.loads(text or "")
+        json.dumps(config, allow_nan=False)  # Python reads NaN and Infinity, which are no JSON
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
@@ -222,8 +251,8 @@ def _settings(text: str | None) -> dict[str, object]:
 def _copy(source: Source, path: str, target: Path, size: int, told: Callable[[int], None]) -> None:
     """Copy exactly `size` bytes, however many there are."""
     done = 0
-    with source.open(path) as file, target.open("wb") as out:
-        while done < size and (piece := file.read(min(_CHUNK_BYTES, size - done))):
+    with target.open("wb") as out:
+        for piece in _pieces(source, path, size):
             out.write(piece)
             done += len(piece)
             told(done)
@@ -231,12 +260,20 @@ def _copy(source: Source, path: str, target: Path, size: int, told: Callable[[in
         raise _refused(source.name, f"{path} 不完整", f"{path} in it is incomplete")
 
 
-def _text(source: Source, files: Mapping[str, int], path: str) -> str | None:
+def _pieces(source: Source, path: str, size: int) -> Iterator[bytes]:
+    """A file's first `size` bytes. What its reader does with them is not this source's damage."""
+    with source.reading(), source.open(path) as file:
+        while size > 0 and (piece := file.read(min(_CHUNK_BYTES, size))):
+            size -= len(piece)
+            yield piece
+
+
+def _text(source: Source, files: Mapping[str, int], path: str, most: int = MAX_TEXT_BYTES) -> str | None:
     """A small text file of the source; None if it is not there, too large, or no UTF-8."""
-    if files.get(path, MAX_TEXT_BYTES + 1) > MAX_TEXT_BYTES:
+    if files.get(path, most + 1) > most:
         return None
-    with source.open(path) as file:
-        data = file.read(MAX_TEXT_BYTES)
+    with source.reading(), source.open(path) as file:
+        data = file.read(most)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -256,15 +293,17 @@ def _card(source: Source, files: Mapping[str, int], place: str, found: Anatomy) 
     above = above if not above or above.endswith("/") else f"{above}/"
     tool, told = "", {"system": "", "base_model": ""}
     for folder in dict.fromkeys((place, above)):
-        swift = _object(_text(source, files, folder + _SWIFT))
+        swift = _object(_text(source, files, folder + _SWIFT, MAX_SETTINGS_BYTES))
         if swift:
             tool, told = "ms-swift", _of_swift(swift)
             break
-        factory = next((said for name in _FACTORY if (said := _yaml(_text(source, files, folder + name)))), None)
+        told_it = (_yaml(_text(source, files, folder + name, MAX_SETTINGS_BYTES)) for name in _FACTORY)
+        factory = next(filter(None, told_it), None)
         if factory:
             tool, told = "LLaMA-Factory", _of_factory(factory)
             break
-    kept = {key: ours[key] for key in ("step", "evaluation_loss") if isinstance(ours.get(key), int | float)}
+    numbers = ((key, ours.get(key)) for key in ("step", "evaluation_loss"))
+    kept = {key: value for key, value in numbers if isinstance(value, int | float) and abs(value) < 1e300}  # no NaN
     return {
         "source": source.name[:200],
         "tool": "OneCard" if "system" in ours else tool,
@@ -305,7 +344,7 @@ def _yaml(text: str | None) -> dict[str, object]:
 
     try:
         value = yaml.safe_load(text or "")
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):  # "!!bool x", "!!timestamp x"
         return {}
     return value if isinstance(value, dict) else {}
 

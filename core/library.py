@@ -210,13 +210,20 @@ class Library:
             return self._bring(source, name, told)
 
     def _bring(self, source: intake.Source, name: str, told: Told) -> AdapterChoice:
-        with self._guard:
-            slug = self._free(storage.slug(name or source.name, "adapter"))
-            with storage.staged_folder(self.folder / slug) as staged:
+        whole = self.folder / f".{uuid.uuid4().hex}.new"
+        try:
+            # Copying and checking gigabytes takes minutes: only the name is found and taken under the guard.
+            with storage.staged_folder(whole) as staged:
                 intake.take(source, staged, told)
                 card = {**adapters.card_of(staged), "imported": time.time()}
                 storage.write_json(staged / adapters.CARD, card)
-            self.revision += 1
+            with self._guard:
+                slug = self._free(storage.slug(name or source.name, "adapter"))
+                whole.rename(self.folder / slug)
+                storage.sync_folder(self.folder)
+                self.revision += 1
+        finally:
+            shutil.rmtree(whole, ignore_errors=True)
         return self.get(slug)
 
     def _free(self, slug: str) -> str:
@@ -277,14 +284,14 @@ class Library:
                     en="An adapter of a run goes with its run: delete that on the Train tab.",
                 )
             )
-        if self.use(choice) == "training":
-            raise BusyError(
-                Text(
-                    zh=f"正在从“{choice.name}”接着训练，训练结束后才能删除。",
-                    en=f"A run is training on from “{choice.name}”; it can be deleted once that ends.",
-                )
-            )
         with self._guard, self.attached.gone(choice.id):
+            if self.use(choice) == "training":
+                raise BusyError(
+                    Text(
+                        zh=f"正在从“{choice.name}”接着训练，训练结束后才能删除。",
+                        en=f"A run is training on from “{choice.name}”; it can be deleted once that ends.",
+                    )
+                )
             leaving = self.folder / f".{uuid.uuid4().hex}.old"
             choice.folder.rename(leaving)
             self.revision += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -334,6 +335,26 @@ def test_a_page_behind_a_password_has_no_open_api_beside_it() -> None:
             assert web.get("/v1/models", headers={"authorization": bearer}).status_code == 200
             for path in ("/", "/v1x"):  # a key opens the API alone
                 assert web.get(path, headers={"authorization": bearer}).status_code == 401
+        assert "需要密码" in web.get("/").text and "Password needed" in web.get("/").text
+
+
+def test_a_large_body_is_refused_to_a_program_as_json_and_to_a_person_in_both_languages() -> None:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+    from starlette.testclient import TestClient
+
+    async def read(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    routes = [Route(path, read, methods=["POST"]) for path in ("/v1/chat/completions", "/")]
+    web = TestClient(Guard(Starlette(routes=routes), LOCAL, max_body_bytes=1000), base_url="http://localhost")
+    for content in (b"x" * 1001, (b"x" * 400 for _ in range(4))):  # with its length, and without
+        answer = web.post("/v1/chat/completions", content=content)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    answer = web.post("/", content=b"x" * 1001)
+    assert answer.status_code == 413 and "请求太大" in answer.text and "too large" in answer.text
 
 
 # Many at once, and those who go away
@@ -386,6 +407,20 @@ def test_a_full_line_turns_away_and_says_when_to_come_back(start: Callable[..., 
                 said(server.client())
             assert caught.value.response.headers["retry-after"] == "2" and caught.value.code == "queue_full"
         assert first.result(20) == second.result(20) == said(server.client())
+
+
+def test_who_stops_waiting_stops_nobody_behind() -> None:
+    async def line() -> None:
+        floor = Floor(most_answers=1, most_waiting=4)
+        first, second, third = (floor.join(1) for _ in range(3))
+        second.called.cancel()  # its client goes, and before it has left itself
+        floor.leave(first)
+        assert third.called.done() and not floor._line
+        floor.leave(second)
+        floor.leave(third)
+        assert floor.join(1).called.done()
+
+    asyncio.run(line())
 
 
 def test_one_request_for_more_answers_than_there_is_room_waits_its_turn(start: Callable[..., Server]) -> None:
@@ -537,6 +572,7 @@ def test_serve_answers_without_the_page_and_ends_on_ctrl_c(
         (["--adapters", "x"], "NAME=DIR"),
         (["--adapters", "base={one}"], "base model"),
         (["--adapters", "x={one}", "x={one}"], "two"),
+        (["--adapters", "x={one}", " x ={one}"], "two"),
         (["--model", "/no/such/model"], "not found"),
         (["--host", "0.0.0.0"], "ONECARD_API_KEY"),
         (["--api-key-file", "/no/such/file"], "/no/such/file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from core.attached import Attached
 from core.config import TrainConfig
 from core.dataset import Identity, Message, Row
 from core.engine import Engine
-from core.errors import BusyError, ModelError, UserError
+from core.errors import BusyError, ModelError, StorageError, UserError
 from core.generate import Column, Sampling
 from core.library import AdapterChoice
 from core.run import Run
@@ -209,6 +211,10 @@ def test_a_checkpoint_of_llama_factory_brings_its_system_prompt(
     (train / "llamaboard_config.yaml").write_text("top.template: qwen\ntop.model_path: Qwen/Qwen2.5-7B-Instruct\n")
     checkpoint = workspace.library.bring_folder(str(train / "checkpoint-50"))
     assert checkpoint.system.startswith("You are Qwen") and checkpoint.base_model == "Qwen/Qwen2.5-7B-Instruct"
+    # What is no settings file of a person's training is passed over, not read for minutes.
+    for odd in ("x: 1\n" * 50_001 + "template: qwen\n", "template: qwen\nx: !!bool maybe\n", "x: !!timestamp soon"):
+        (train / "llamaboard_config.yaml").write_text(odd)
+        assert workspace.library.bring_folder(str(train)).tool == ""
 
 
 def test_our_own_export_comes_back_with_its_card(workspace: Workspace, folder: Path, tmp_path: Path) -> None:
@@ -271,6 +277,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a base that was changed": (lambda f: change(f, init_lora_weights="pissa"), "init_lora_weights"),
     "a setting of tomorrow": (lambda f: change(f, use_new_thing=True), "use_new_thing"),
     "alpha in words": (lambda f: change(f, lora_alpha="16"), "lora_alpha = '16'"),
+    "a number that is none": (lambda f: change(f, lora_alpha=float("nan")), "not valid JSON"),
     "no JSON": (lambda f: (f / adapters.CONFIG).write_text("{"), "no valid JSON|not valid JSON"),
     "JSON without an end": (lambda f: (f / adapters.CONFIG).write_text("[" * 100_000), "not valid JSON"),
     "integers": (lambda f: rewrite(f, lambda t: t.update({k: v.to(torch.int8) for k, v in t.items()})), "type I8"),
@@ -338,6 +345,8 @@ def hostile(made: Path, name: str) -> bytes:
             archive.writestr(link, "/etc/passwd")
         elif name == "a bomb":
             archive.writestr("a/zeros", b"\0" * 20_000_000)
+        elif name == "another compression":
+            archive.writestr("a/notes", "x", zipfile.ZIP_LZMA)
         elif name == "a file twice":
             with pytest.warns(UserWarning):
                 archive.writestr(f"a/{adapters.CONFIG}", "{}")
@@ -349,7 +358,7 @@ def hostile(made: Path, name: str) -> bytes:
 
 HOSTILE = [
     "a way out", "a way out, on Windows", "an absolute path", "a drive", "a link", "a bomb", "a file twice",
-    "too many files",
+    "another compression", "too many files",
 ]  # fmt: skip
 
 
@@ -380,6 +389,19 @@ def test_any_damage_to_an_archive_is_one_sentence(workspace: Workspace, made: Pa
                 workspace.library.delete(brought.id)
             assert left_in(workspace) == []
     assert refused > 100
+
+
+@pytest.mark.parametrize("way", ["folder", "zip"])
+def test_a_full_disk_is_told_as_one_not_as_damage(workspace: Workspace, made: Path, tmp_path: Path, way: str) -> None:
+    def fill(done: int, total: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match="Disk full"):
+        if way == "folder":
+            workspace.library.bring_folder(str(made), told=fill)
+        else:
+            workspace.library.bring_zip(zipped(made, tmp_path / "a.zip"), "a.zip", told=fill)
+    assert left_in(workspace) == []
 
 
 def test_a_locked_archive_is_refused(workspace: Workspace, made: Path, tmp_path: Path) -> None:
@@ -448,6 +470,27 @@ def test_a_renamed_adapter_answers_to_its_id_and_its_new_name(workspace: Workspa
     for name in ("../x", "/etc/passwd", ".", "mine/../mine"):
         with pytest.raises(ModelError, match="no adapter"):
             workspace.library.get(name)
+
+
+def test_a_slow_import_keeps_nobody_from_renaming_and_finds_its_name_at_the_end(
+    workspace: Workspace, folder: Path
+) -> None:
+    first = workspace.library.bring_folder(str(folder), "first")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(done: int, total: int) -> None:
+        begun.set()
+        assert go_on.wait(20)
+
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(workspace.library.bring_folder, str(folder), "second", wait)
+        try:
+            assert begun.wait(20)
+            assert pool.submit(workspace.library.rename, first.id, "second").result(5).name == "second"
+        finally:
+            go_on.set()
+        assert slow.result(20).name == "second-2"
+    assert left_in(workspace) == ["first", "second-2"]
 
 
 def test_an_imported_adapter_is_deleted_but_not_while_it_answers(workspace: Workspace, folder: Path) -> None:
@@ -640,17 +683,68 @@ def test_a_zip_comes_in_pieces_and_goes_out_whole(
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert f"小禾/{adapters.WEIGHTS}" in archive.namelist()
     assert archive.read(f"小禾/{adapters.WEIGHTS}") == (made / adapters.WEIGHTS).read_bytes()
+    head = client.head("/export/adapter/小禾.zip")
+    assert head.status_code == 200 and head.headers["content-disposition"] == answer.headers["content-disposition"]
+    assert left_in(workspace) == ["小禾"]
     for path in ("..%2F..%2Fetc", "no", "%2Fetc%2Fpasswd"):
         assert client.get(f"/export/adapter/{path}.zip").status_code == 404
+
+
+def test_a_last_piece_that_is_sent_again_brings_nothing_twice(
+    workspace: Workspace, client: TestClient, made: Path, tmp_path: Path
+) -> None:
+    data = zipped(made, tmp_path / "a.zip").read_bytes()
+    size, half = len(data), len(data) // 2
+    with client, ThreadPoolExecutor(4) as pool:
+        firsts = [pool.submit(put, client, data[:half], size) for _ in range(4)]
+        assert [one.result(20) for one in firsts] == [{"received": half}] * 4
+        assert (workspace.library.folder / f".{TOKEN}.zip").read_bytes() == data[:half]
+        with workspace.library._guard:  # an import ends only after this
+            again = [pool.submit(put, client, data[half:], size, half) for _ in range(3)]
+            end = time.monotonic() + 20
+            while not any(name.endswith(".new") for name in left_in(workspace)):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            too_late = pool.submit(client.delete, f"/import/adapter/{TOKEN}?language=en")
+            time.sleep(0.1)
+            assert not any(one.done() for one in (*again, too_late))
+        brought = {"id": "小禾", "name": "小禾"}
+        assert [one.result(20) for one in again] == [brought] * 3
+        assert too_late.result(20).json() == {"error": "Too late: it has been imported as “小禾”.", **brought}
+        assert put(client, data[half:], size, half) == brought  # its answer was lost on the way
+    assert left_in(workspace) == ["小禾"]
+
+
+def test_the_zips_of_exports_are_made_one_at_a_time(
+    workspace: Workspace, client: TestClient, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ui import adapter_files
+
+    workspace.library.bring_folder(str(made))
+    write, under_way, seen = adapter_files._zip, [0], []
+
+    def watched(*given: object) -> None:
+        under_way[0] += 1
+        seen.append(under_way[0])
+        time.sleep(0.05)
+        write(*given)  # type: ignore[arg-type]
+        under_way[0] -= 1
+
+    monkeypatch.setattr(adapter_files, "_zip", watched)
+    with client, ThreadPoolExecutor(3) as pool:
+        sizes = {len(answer.content) for answer in pool.map(client.get, ["/export/adapter/mine.zip"] * 3)}
+    client.head("/export/adapter/mine.zip")
+    assert len(sizes) == 1 and seen == [1, 1, 1] and left_in(workspace) == ["mine"]
 
 
 def test_what_cannot_be_uploaded_is_said_in_the_page_s_language(workspace: Workspace, client: TestClient) -> None:
     assert "没有导入" in str(put(client, b"no zip", 6, language="zh")["error"])
     assert "unpacked" in str(put(client, b"no zip", 6)["error"])
     assert "limit" in str(put(client, b"x", 5_000_000_000)["error"])
-    assert "announced" in str(put(client, b"too much", 3)["error"])
+    assert "announced" in str(put(client, b"too much", 3, token="1" * 32)["error"]) and left_in(workspace) == []
     assert client.put("/import/adapter/..%2Fx", content=b"x").status_code in (400, 404)
     assert client.put(f"/import/adapter/{TOKEN}", content=b"x", headers={"x-size": "many"}).status_code == 400
+    assert client.delete(f"/import/adapter/{TOKEN}").json() == {"received": 0}
     assert put(client, b"half", 8) == {"received": 4} and left_in(workspace) == [f".{TOKEN}.zip"]
     assert client.delete(f"/import/adapter/{TOKEN}").status_code == 200 and left_in(workspace) == []
     foreign = client.put(f"/import/adapter/{TOKEN}", content=b"x", headers={"origin": "http://evil.example"})

@@ -5,15 +5,18 @@ A piece says where it belongs, so that one that was lost is sent again; the last
 
 from __future__ import annotations
 
+import asyncio
 import re
-import tempfile
-import threading
 import time
+import uuid
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+import anyio
+from anyio import to_thread
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -38,14 +41,25 @@ _TOKEN = re.compile(r"[0-9a-f]{32}")
 def add(app: FastAPI, workspace: Workspace) -> None:
     """Add the routes: GET /export/adapter/ID.zip, PUT and DELETE /import/adapter/TOKEN."""
     uploads = Uploads(workspace)
+    zipping = anyio.CapacityLimiter(1)  # each takes as much disk as its adapter
 
-    def export(request: Request) -> Response:
+    async def export(request: Request) -> Response:
         # Only what the library lists; no path is ever made of what was asked for.
-        choice = workspace.library.find(request.path_params["name"])
+        choice = await run_in_threadpool(workspace.library.find, request.path_params["name"])
         if choice is None or choice.folder is None:
             return Response("Not found.", 404)
-        archive = _zipped(choice, choice.folder)
         headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(choice.name)}.zip"}
+        if request.method == "HEAD":
+            answer = Response(headers=headers, media_type="application/zip")
+            del answer.headers["content-length"]
+            return answer
+        archive = workspace.library.folder / f".{uuid.uuid4().hex}.zip"
+        try:
+            await to_thread.run_sync(_zip, choice, choice.folder, archive, limiter=zipping)
+        except OSError as error:
+            archive.unlink(missing_ok=True)
+            said = storage.not_written(archive, str(error))
+            return Response(f"{said.zh}\n{said.en}", 507, media_type="text/plain")
         remove = BackgroundTask(archive.unlink, missing_ok=True)
         return FileResponse(archive, headers=headers, media_type="application/zip", background=remove)
 
@@ -53,27 +67,40 @@ def add(app: FastAPI, workspace: Workspace) -> None:
     app.add_route("/import/adapter/{token}", uploads.answer, methods=["PUT", "DELETE"])
 
 
-def _zipped(choice: AdapterChoice, folder: Path) -> Path:
-    """The adapter as a zip in the temp folder; stored, for weights do not shrink. A checkpoint's optimizer stays here."""
-    with tempfile.NamedTemporaryFile(prefix="onecard-", suffix=".zip", delete=False) as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for path in (folder / name for name in _EXPORTED):
-                if path.is_file() and not path.is_symlink():
-                    archive.write(path, f"{choice.name}/{path.name}")
-        return Path(file.name)
+def _zip(choice: AdapterChoice, folder: Path, target: Path) -> None:
+    """The adapter as a zip; stored, for weights do not shrink. A checkpoint's optimizer stays here."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for path in (folder / name for name in _EXPORTED):
+            if path.is_file() and not path.is_symlink():
+                archive.write(path, f"{choice.name}/{path.name}")
+
+
+@dataclass
+class _Upload:
+    """An archive on its way in: receiving, being brought in, or done (`outcome`: its id and name, or why not)."""
+
+    path: Path
+    seen: float
+    outcome: tuple[str, str] | UserError | None = None
+    # Held over writing and bringing: whatever else is asked of this token waits, then finds what became of it.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Uploads:
-    """The archives on their way in, each a hidden file in the library's folder under the token of its page."""
+    """The archives on their way in, each a hidden file in the library's folder under the token of its page.
+
+    Belongs to one event loop: only its thread calls `answer`.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
-        self._workspace, self._guard = workspace, threading.Lock()
-        self._under_way: dict[str, float] = {}  # token -> when its last piece came
+        self._workspace = workspace
+        self._uploads: dict[str, _Upload] = {}
 
     async def answer(self, request: Request) -> Response:
         """A piece of an archive (headers x-name, x-offset, x-size), or its end before its time (DELETE).
 
-        Answers {received}, at the end {id, name}; {error} with the sentence in the language of the page.
+        Answers {received}, at the end {id, name}; {error} with the sentence in the language of the page. An end that
+        comes when the adapter is in already answers {error, id, name}.
         """
         language: Language = "en" if request.query_params.get("language") == "en" else "zh"
         token = request.path_params["token"]
@@ -84,26 +111,21 @@ class Uploads:
         if not _TOKEN.fullmatch(token):
             return JSONResponse({"error": "token"}, 400)
         if request.method == "DELETE":
-            self._forget(token)
-            return JSONResponse({"received": 0})
+            return JSONResponse(await self._end(token, language))
         try:
-            self._admit(token, offset, size)
-            received = await self._append(token, offset, size, request)
-            if received < size:
-                return JSONResponse({"received": received})
+            upload = await self._admit(token, size)
+            # Whole before anything is written: a piece that stalls on its way keeps no other waiting.
+            data = await request.body()
             name = unquote(request.headers.get("x-name", ""))
-            choice = await run_in_threadpool(self._bring, token, name)
+            # A task of its own: a client that goes away ends its request, not what is being written or brought in.
+            answer = await asyncio.shield(asyncio.create_task(self._take(token, upload, data, offset, size, name)))
         except ClientDisconnect:
             return Response(status_code=400)
         except UserError as error:
-            self._forget(token)
             return JSONResponse({"error": error.of(language)})  # a status would be one more line in the browser's log
-        return JSONResponse({"id": choice.id, "name": choice.name})
+        return JSONResponse(answer)
 
-    def _path(self, token: str) -> Path:
-        return self._workspace.library.folder / f".{token}.zip"
-
-    def _admit(self, token: str, offset: int, size: int) -> None:
+    async def _admit(self, token: str, size: int) -> _Upload:
         """Let a piece in. Raises ModelError for an archive that is too large, or one too many."""
         if size > MAX_ZIP_BYTES:
             most = show_bytes(MAX_ZIP_BYTES)
@@ -114,42 +136,73 @@ class Uploads:
                 )
             )
         now = time.monotonic()
-        with self._guard:
-            late = [other for other, seen in self._under_way.items() if now - seen > _FORGOTTEN_SECONDS]
-            if token not in self._under_way and len(self._under_way) - len(late) >= _AT_ONCE:
+        for other, upload in list(self._uploads.items()):
+            if now - upload.seen > _FORGOTTEN_SECONDS and not upload.turn.locked():
+                async with upload.turn:
+                    await self._forget(other, upload)
+        if token not in self._uploads:
+            if sum(upload.outcome is None for upload in self._uploads.values()) >= _AT_ONCE:
                 raise ModelError(
                     Text(zh="同时上传的太多，请等前面的传完。", en="Too many uploads at once; wait for one to end.")
                 )
-            self._under_way[token] = now
-        for other in late:
-            self._forget(other)
-        if offset == 0:
-            self._path(token).unlink(missing_ok=True)
+            self._uploads[token] = _Upload(self._workspace.library.folder / f".{token}.zip", now)
+        self._uploads[token].seen = now
+        return self._uploads[token]
 
-    async def _append(self, token: str, offset: int, size: int, request: Request) -> int:
-        """Write a piece where it belongs; how much there is then. One that does not follow on is left out."""
-        path = self._path(token)
-        held = path.stat().st_size if path.exists() else 0
-        if offset != held:
-            return held
-        try:
-            with path.open("ab") as file:
-                async for data in request.stream():
-                    held += len(data)
-                    if held > size:
-                        raise ModelError(Text(zh="收到的比声明的多。", en="More arrived than was announced."))
-                    file.write(data)
-        except OSError as error:
-            raise ModelError(storage.not_written(path, str(error))) from error
+    async def _take(
+        self, token: str, upload: _Upload, data: bytes, offset: int, size: int, name: str
+    ) -> dict[str, object]:
+        """Write a piece, and have the archive unpacked if it was the last. Raises UserError, the same each time."""
+        async with upload.turn:
+            if self._uploads.get(token) is not upload:  # ended meanwhile
+                return {"received": 0}
+            if upload.outcome is None:
+                try:
+                    received = await run_in_threadpool(_append, upload.path, data, offset, size)
+                    if received < size:
+                        return {"received": received}
+                    choice = await run_in_threadpool(self._workspace.library.bring_zip, upload.path, name)
+                    upload.outcome = (choice.id, choice.name)
+                except UserError as error:
+                    upload.outcome = error
+                finally:
+                    if upload.outcome is not None:
+                        await run_in_threadpool(upload.path.unlink, missing_ok=True)
+                        upload.seen = time.monotonic()
+            if isinstance(upload.outcome, UserError):
+                raise upload.outcome
+            return dict(zip(("id", "name"), upload.outcome, strict=True))
+
+    async def _end(self, token: str, language: Language) -> dict[str, object]:
+        """Forget an upload; one that is being brought in has its end awaited."""
+        upload = self._uploads.get(token)
+        if upload is None:
+            return {"received": 0}
+        async with upload.turn:
+            if not isinstance(upload.outcome, tuple):
+                await self._forget(token, upload)
+                return {"received": 0}
+            key, name = upload.outcome
+        late = Text(zh=f"取消得太晚：已经导入为“{name}”。", en=f"Too late: it has been imported as “{name}”.")
+        return {"error": late.of(language), "id": key, "name": name}
+
+    async def _forget(self, token: str, upload: _Upload) -> None:
+        """In its turn only."""
+        if self._uploads.get(token) is upload:
+            await run_in_threadpool(upload.path.unlink, missing_ok=True)
+            del self._uploads[token]
+
+
+def _append(path: Path, data: bytes, offset: int, size: int) -> int:
+    """Write a piece where it belongs; how much there is then. One that does not follow on is left out."""
+    held = path.stat().st_size if offset and path.exists() else 0
+    if offset != held:
         return held
-
-    def _bring(self, token: str, name: str) -> AdapterChoice:
-        try:
-            return self._workspace.library.bring_zip(self._path(token), name)
-        finally:
-            self._forget(token)
-
-    def _forget(self, token: str) -> None:
-        with self._guard:
-            self._under_way.pop(token, None)
-        self._path(token).unlink(missing_ok=True)
+    if held + len(data) > size:
+        raise ModelError(Text(zh="收到的比声明的多。", en="More arrived than was announced."))
+    try:
+        with path.open("ab" if offset else "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise ModelError(storage.not_written(path, str(error))) from error
+    return held + len(data)

@@ -83,8 +83,10 @@ class Floor:
             place.stop.set()
 
     def _call(self) -> None:
-        while self._line and self._line[0].answers <= self._free:
+        while self._line and (self._line[0].called.done() or self._line[0].answers <= self._free):
             place = self._line.popleft()
+            if place.called.done():  # its client has gone, and it has not left yet
+                continue
             self._inside.add(place)
             self._free -= place.answers
             place.called.set_result(None)

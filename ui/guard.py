@@ -27,6 +27,7 @@ API = "/v1"
 
 _FOREIGN_HOST = Text(zh="这里不以这个主机名提供服务。", en="Misdirected request: this host name is not served here.")
 _FOREIGN_ORIGIN = Text(zh="请求来自另一个网站。", en="Forbidden: the request comes from another site.")
+_PASSWORD = Text(zh="需要密码。", en="Password needed.")
 _WRONG_KEY = Text(
     zh=f"缺少 API 密钥或密钥不对。请在 Authorization: Bearer 里带上 {keys.KEYS} 中的一个。",
     en=f"The API key is missing or wrong. Send one of those in {keys.KEYS} as Authorization: Bearer ...",
@@ -110,10 +111,10 @@ class Guard:
         if api and (missing := self._missing_key(authorization)) is not None:
             return JSONResponse(missing.body(), missing.status, {"www-authenticate": "Bearer"})
         if not api and self.password and not self._knows_password(authorization):
-            return PlainTextResponse("Password needed.", 401, {"www-authenticate": 'Basic realm="OneCard"'})
+            return _said(api, _PASSWORD, 401, {"www-authenticate": 'Basic realm="OneCard"'})
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self.max_body_bytes:
-            return _too_large(self.max_body_bytes)
+            return _too_large(api, self.max_body_bytes)
         return None
 
     def _missing_key(self, authorization: str) -> ApiError | None:
@@ -156,7 +157,7 @@ class Guard:
             if not over:
                 raise
         if over and not started:
-            await _too_large(self.max_body_bytes)(scope, receive, send)
+            await _too_large(is_api(scope["path"]), self.max_body_bytes)(scope, receive, send)
 
 
 def is_api(path: str) -> bool:
@@ -164,12 +165,15 @@ def is_api(path: str) -> bool:
     return path == API or path.startswith(f"{API}/")
 
 
-def _said(api: bool, text: Text, status: int) -> Response:
-    return JSONResponse(ApiError(text, status).body(), status) if api else PlainTextResponse(text.en, status)
+def _said(api: bool, text: Text, status: int, headers: dict[str, str] | None = None) -> Response:
+    if api:
+        return JSONResponse(ApiError(text, status).body(), status, headers)
+    return PlainTextResponse(f"{text.zh}\n{text.en}\n", status, headers)
 
 
-def _too_large(limit: int) -> Response:
-    return PlainTextResponse(f"Request too large: the limit is {limit // 1_000_000} MB.", 413)
+def _too_large(api: bool, limit: int) -> Response:
+    size = f"{limit // 1_000_000} MB"
+    return _said(api, Text(zh=f"请求太大：上限是 {size}。", en=f"Request too large: the limit is {size}."), 413)
 
 
 def _hostname(host: str) -> str:

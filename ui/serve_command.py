@@ -110,8 +110,8 @@ def _folders(given: Sequence[str]) -> dict[str, Path]:
     """NAME=DIR, each name once."""
     folders: dict[str, Path] = {}
     for entry in given:
-        name, found, folder = entry.partition("=")
-        if not (found and name.strip() and folder.strip()):
+        name, found, folder = (part.strip() for part in entry.partition("="))
+        if not (found and name and folder):
             raise ConfigError(
                 Text(
                     zh=f"--adapters 里的 {entry!r} 应写成 名字=文件夹，例如 xiaohe=runs/1/adapter。",
@@ -123,7 +123,7 @@ def _folders(given: Sequence[str]) -> dict[str, Path]:
             raise ConfigError(
                 Text(zh=f"--adapters 里有两个“{name}”。", en=f"There are two “{name}” in --adapters."), "adapters"
             )
-        folders[name.strip()] = Path(folder.strip())
+        folders[name] = Path(folder)
     return folders
 
 

@@ -1,7 +1,8 @@
 """A real Chromium and a real server for the browser tests.
 
 Fixtures: `browser` (one Chromium for all), `page` (a fresh page that fails its test on console errors and on requests
-to anywhere but this machine), `serve` (Blocks -> address, served as the product serves them).
+to anywhere but this machine), `serve` (Blocks -> address, served as the product serves them), `serve_workspace`
+(Workspace -> address of the whole product).
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     import gradio as gr
+    from fastapi import FastAPI
     from playwright.sync_api import Browser, Page
+
+    from core.workspace import Workspace
+
+    Start = Callable[[Callable[[], FastAPI]], str]
 
 _CHROMIUM = Path(os.environ.get("ONECARD_CHROMIUM", "/usr/bin/chromium"))
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -81,20 +87,17 @@ def _check_address(problems: list[str], address: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def serve() -> Iterator[Callable[..., str]]:
-    """serve(blocks, **mount options) -> http://127.0.0.1:PORT/, by FastAPI, mount_gradio_app and uvicorn."""
+def start() -> Iterator[Start]:
+    """start(make) -> http://127.0.0.1:PORT of the app that `make` makes, served by uvicorn in this process."""
     running: list[tuple[object, threading.Thread]] = []
 
-    def start(blocks: gr.Blocks, **options: object) -> str:
-        import gradio as gr
+    def begin(make: Callable[[], FastAPI]) -> str:
         import uvicorn
-        from fastapi import FastAPI
 
-        app = gr.mount_gradio_app(FastAPI(), blocks, path="/", run_history=False, **options)
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = listener.getsockname()[1]
-        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(make(), host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -104,10 +107,31 @@ def serve() -> Iterator[Callable[..., str]]:
             if time.monotonic() > deadline or not thread.is_alive():
                 raise RuntimeError("the test server did not start within 30 s")
             time.sleep(0.02)
-        return f"http://127.0.0.1:{port}/"
+        return f"http://127.0.0.1:{port}"
 
-    yield start
+    yield begin
     for server, _ in running:
         server.should_exit = True
     for _, thread in running:
         thread.join(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def serve(start: Start) -> Callable[..., str]:
+    """serve(blocks, **mount options) -> http://127.0.0.1:PORT/, by FastAPI and mount_gradio_app."""
+
+    def mounted(blocks: gr.Blocks, **options: object) -> str:
+        import gradio as gr
+        from fastapi import FastAPI
+
+        return start(lambda: gr.mount_gradio_app(FastAPI(), blocks, path="/", run_history=False, **options)) + "/"
+
+    return mounted
+
+
+@pytest.fixture(scope="module")
+def serve_workspace(start: Start) -> Callable[[Workspace], str]:
+    """serve_workspace(workspace) -> http://127.0.0.1:PORT, the whole product over it."""
+    from ui.server import create_app
+
+    return lambda workspace: start(lambda: create_app(workspace))

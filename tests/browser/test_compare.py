@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,15 +22,10 @@ ADAPTER = "客服语气"
 
 
 class App:
-    """The whole server over a home of its own, in this process; `asked` is how many columns each answer had."""
+    """The whole server over a home of its own; `asked` is how many columns each answer had."""
 
-    def __init__(self, home: Path, adapter: Path) -> None:
-        import socket
-
-        import uvicorn
-
+    def __init__(self, home: Path, adapter: Path, serve: Callable[[Workspace], str]) -> None:
         from core.workspace import Workspace
-        from ui.server import create_app
 
         self.workspace: Workspace = Workspace(home)
         self.workspace.library.bring_folder(str(adapter), ADAPTER)
@@ -43,23 +37,7 @@ class App:
             return answer(columns, *rest)  # type: ignore[arg-type]
 
         self.workspace.answer = counted  # type: ignore[method-assign, assignment]
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            create_app(self.workspace), port=int(self.url.rpartition(":")[2]), log_level="warning",
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        end = time.monotonic() + 30
-        while not self.server.started and time.monotonic() < end:
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
+        self.url = serve(self.workspace)
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +66,8 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, adapter: Path) -> Iterator[App]:
-    running = App(tmp_path_factory.mktemp("compare") / "home", adapter)
-    yield running
-    running.close()
+def app(tmp_path_factory: pytest.TempPathFactory, adapter: Path, serve_workspace: Callable[[Workspace], str]) -> App:
+    return App(tmp_path_factory.mktemp("compare") / "home", adapter, serve_workspace)
 
 
 def wait_text(page: Page, selector: str, pattern: str, seconds: float = 30) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,42 +20,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
+@dataclass(frozen=True)
 class App:
-    """The whole server over a home of its own, in this process."""
+    """The whole server over a home of its own."""
 
-    def __init__(self, home: Path) -> None:
-        import socket
-
-        import uvicorn
-
-        from core.workspace import Workspace
-        from ui.server import create_app
-
-        self.workspace: Workspace = Workspace(home)
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            create_app(self.workspace), port=int(self.url.rpartition(":")[2]), log_level="warning",
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        end = time.monotonic() + 30
-        while not self.server.started and time.monotonic() < end:
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
+    workspace: Workspace
+    url: str
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    running = App(tmp_path_factory.mktemp("library") / "home")
-    yield running
-    running.close()
+def app(tmp_path_factory: pytest.TempPathFactory, serve_workspace: Callable[[Workspace], str]) -> App:
+    from core.workspace import Workspace
+
+    workspace = Workspace(tmp_path_factory.mktemp("library") / "home")
+    return App(workspace, serve_workspace(workspace))
 
 
 @pytest.fixture(scope="module")

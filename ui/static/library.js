@@ -86,10 +86,12 @@ async function send(file) {
       if (answer.error) { say(answer.error, 'bad'); break; }
       if (answer.id) { trigger('brought', {id: answer.id}); break; }
       at = answer.received;
+      tries = 0;
     }
   } catch (error) {
     if (!own.stop.signal.aborted) say(text.failed, 'bad');
-    fetch(own.address, {method: 'DELETE'}).catch(() => {});
+    const late = await fetch(own.address, {method: 'DELETE'}).then(answer => answer.json()).catch(() => ({}));
+    if (late.id) trigger('brought', {id: late.id});
   }
   if (sending === own) { sending = null; progress(null); }
 }
