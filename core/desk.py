@@ -35,9 +35,8 @@ _EXCHANGED = Text(
     zh="回答途中换了模型或移除了适配器，请再问一次。",
     en="The model or adapter was exchanged during the answer; ask again.",
 )
-
-
 _SHORT_SECONDS = 10.0  # for how long a shortage of memory keeps the batch small
+_CLOSING = Text(zh="程序正在退出，回答已停止。", en="The program is closing; the answer was stopped.")
 
 
 class Desk:
@@ -62,7 +61,8 @@ class Desk:
         request = Request(columns, samplings, stop, waits, self._cancel)
         with self._changed:
             if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._run, name="answers", daemon=True)
+                # No daemon: one that the interpreter ends in the middle of torch takes the process down with it.
+                thread = threading.Thread(target=self._run, name="answers")
                 thread.start()  # it waits for the lock; if it cannot start, nobody is left in the queue
                 self._thread = thread
             self._waiting.extend(request.rows)
@@ -84,9 +84,13 @@ class Desk:
 
     def _run(self) -> None:
         while True:
+            if not threading.main_thread().is_alive():
+                self._end((row.request for row in self._rows()), ModelError(_CLOSING))
+                self._together = None
             with self._changed:
-                if not self._has_work():
-                    self._changed.wait(_LINGER_SECONDS)
+                until = time.monotonic() + _LINGER_SECONDS
+                while not self._has_work() and time.monotonic() < until and threading.main_thread().is_alive():
+                    self._changed.wait(min(0.1, _LINGER_SECONDS))
                 if not self._has_work():
                     self._thread = None
                     return

@@ -420,7 +420,8 @@ def test_who_stops_waiting_stops_nobody_behind() -> None:
         floor.leave(third)
         assert floor.join(1).called.done()
 
-    asyncio.run(line())
+    with ThreadPoolExecutor(1) as pool:  # this thread may have a browser's loop
+        pool.submit(lambda: asyncio.run(line())).result()
 
 
 def test_one_request_for_more_answers_than_there_is_room_waits_its_turn(start: Callable[..., Server]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -346,7 +348,6 @@ def test_the_thread_ends_when_there_is_nothing_to_do_and_begins_again(
     for _ in range(3):
         assert list(stream(endless, [Column(ask("hi"))], SHORT))[-1][0].tokens == 12
         wait_for(lambda: endless.desk._thread is None)
-    assert not [thread for thread in threading.enumerate() if thread.name == "answers" and not thread.daemon]
 
 
 def test_seconds_and_speed_are_a_rows_own(endless: Engine) -> None:
@@ -366,3 +367,17 @@ def test_an_engine_without_a_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No model"):
         list(stream(engine, [Column(ask("hi"))], SHORT))
     assert not engine.desk._has_work() and not engine.busy  # nothing is tried again and again
+
+
+def test_a_program_ends_at_once_and_cleanly_in_the_middle_of_an_answer(tiny_model: Path) -> None:
+    script = f"""
+from core.engine import Engine
+from core.generate import Column, Sampling, stream
+engine = Engine()
+engine.load({str(tiny_model)!r})
+answer = stream(engine, [Column((), ids=(5, 6, 7))] * 3, Sampling(max_new_tokens=480, temperature=1.0))
+while not next(answer)[0].tokens:
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -261,7 +261,12 @@ def test_nobody_needed_makes_room_first(tiny_model: Path) -> None:
         slots = made.slots()
         route = Route(adapt(made, f"a{number}", number))
         same(slots.join(prompts(6), [route], [40])[0], right(made, prompts(6)[0], route))
-    assert bank.ranks == 16 and "a5" in bank and "a0" not in bank
+    assert bank.ranks == 32 and "a5" in bank and "a0" not in bank
+    stamp = bank.stamp
+    for name in ("a2", "a5", "a3", "a2"):  # a change between those that are there moves nothing
+        slots = made.slots()
+        same(slots.join(prompts(6), [Route(name)], [40])[0], right(made, prompts(6)[0], Route(name)))
+    assert bank.stamp is stamp
 
 
 def test_rows_of_the_plain_way_keep_their_places(tiny_model: Path) -> None:

@@ -126,6 +126,7 @@ def test_three_columns_are_answered_in_one_batch_and_the_third_is_the_base_told_
     page.keyboard.press("Tab")
     wait_text(page, "#tag-b", "×0")
     page.click("#compare-clear")
+    page.wait_for_function("!document.querySelector('#chat-b').innerText.includes('你是谁')")
     ask(page)
     assert page.inner_text("#chat-b") == page.inner_text("#chat-a")
     # A column that goes takes nobody else's answer with it.
@@ -259,7 +260,7 @@ def test_what_was_compared_is_saved_as_markdown_and_as_json(page: Page, app: App
     page.click("#compare-sampling > button")
     page.fill("#sampling-length input[type=number]", "32")
     page.keyboard.press("Tab")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1500)  # until the number has reached the server
     ask(page)
     found = {}
     for kind in ("md", "json"):
