@@ -366,7 +366,7 @@ def test_an_engine_without_a_model_says_so(tmp_path: Path) -> None:
     engine = Engine(Device("cpu", "processor", 10**9))
     with pytest.raises(ModelError, match="No model"):
         list(stream(engine, [Column(ask("hi"))], SHORT))
-    assert not engine.desk._has_work() and not engine.busy  # nothing is tried again and again
+    wait_for(lambda: not engine.desk._has_work() and not engine.busy)  # nothing is tried again and again
 
 
 def test_a_program_ends_at_once_and_cleanly_in_the_middle_of_an_answer(tiny_model: Path) -> None:
