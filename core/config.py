@@ -139,6 +139,18 @@ class TrainConfig:
         "提问间隔", "Probe every", "每隔多少步问一次固定的身份问题；0 表示只在前后各问一次。",
         "Steps between asking the fixed identity questions; 0 asks only before and after.", group="probes",
         unit=_STEPS, min=0, max=1_000_000))
+    rehearsal: str = field(default="off", metadata=_fact(
+        "防遗忘", "Rehearsal guard", "每步顺带让模型在通用问题上保持基座自己的回答，护住原有能力；会多花一些时间。",
+        "Each step also holds the model to the base's own answers to general questions, which keeps its other skills and "
+        "takes some time.", group="probes", choices=("off", "normal", "strong")))
+    stop_when_taken: str = field(default="false", metadata=_fact(
+        "学会就停", "Stop when taken", "没有训练过的身份问题连续两次全部答对、并且没有跑偏时，提前结束，留下最好的适配器。",
+        "The run ends early once the held-out identity questions pass twice in a row without drift; the best adapter "
+        "stays.", group="probes", choices=("false", "true")))
+    prove: str = field(default="false", metadata=_fact(
+        "训练后检验", "Proof after the run", "训练结束后自动检验：新身份是否学会、有没有影响别的回答。",
+        "After the run it is checked whether the identity took and whether other answers suffered.", group="probes",
+        choices=("false", "true")))
     eval_steps: int = field(default=50, metadata=_fact(
         "验证间隔", "Evaluate every", "每隔多少步算一次验证损失（有验证集时）。",
         "Steps between evaluation losses, when there is an evaluation split or set.", group="probes", unit=_STEPS,

@@ -40,6 +40,7 @@ _WORDS = {
     "quant_method": {"none": "choice.unquantised", "bnb": "choice.nf4"},
     "torch_dtype": {"auto": "choice.auto"},
     "gradient_checkpointing": {"auto": "choice.auto", "on": "choice.on", "off": "choice.off"},
+    "rehearsal": {"off": "choice.off", "normal": "choice.normal", "strong": "choice.strong"},
 }
 
 

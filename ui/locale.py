@@ -1,10 +1,14 @@
-"""Every sentence of the page, in both languages, in one table. Values go into {braces}."""
+"""Every sentence of the page, in both languages, in one table; parts of it stand in ui.words_*. Values go into {braces}."""
 
 from __future__ import annotations
 
 from core.text import Language, Text
+from ui import words_live, words_proof, words_rows
 
 _TEXTS: dict[str, tuple[str, str]] = {
+    **words_proof.TEXTS,
+    **words_live.TEXTS,
+    **words_rows.TEXTS,
     # The frame
     "app.name": ("单卡工坊", "OneCard"),
     "app.title": ("单卡工坊 OneCard", "OneCard"),
