@@ -47,6 +47,9 @@ class Device:
 CONTEXT_BYTES = 700_000_000
 """What CUDA itself takes for a process that has loaded our kernels: 0.67 GiB read on one card."""
 
+BESIDE_EMBEDDING = 512 * 2**20
+"""Bytes that must be left on a card beside an embedding matrix that could lie in host memory: what answers take."""
+
 
 @functools.cache
 def find_device() -> Device:
@@ -108,6 +111,18 @@ def give_back() -> None:
     if torch is not None and torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def has_room(needed: int) -> bool:
+    """Whether torch could take `needed` bytes of the card at once, now. Asked by taking them: limits of its own count."""
+    import torch
+
+    try:
+        torch.empty(needed, dtype=torch.uint8, device="cuda")
+    except torch.OutOfMemoryError:
+        return False
+    torch.cuda.empty_cache()
+    return True
 
 
 def memory_allowed(device: Device, base_bytes: int) -> int:

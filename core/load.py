@@ -16,15 +16,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
+from core import load_nf4
 from core.errors import ModelError
 from core.fused.sizes import FAMILIES
 from core.fused.weights import allocate
-from core.models import NO_BITSANDBYTES, ModelInfo, Progress
+from core.load_nf4 import put, put_buffers
+from core.models import ModelInfo, Progress
 from core.shards import Allocate, Block, Reader, Stored, stored_tensors
 from core.text import Text
 
@@ -40,8 +43,6 @@ _ALONE = (
     (re.compile(r"(.+\.self_attn)\.o_proj\.(weight)"), ("o_proj",)),
     (re.compile(r"(.+\.mlp)\.down_proj\.(weight)"), ("down_proj",)),
 )
-# 16-bit weights read ahead of the quantiser: one of a 7B's largest, and little on a card of 8 GB.
-_AHEAD_BYTES = 136 * 2**20
 _NUMBERS = re.compile(r"(\d+)")
 
 
@@ -81,12 +82,19 @@ def load_base(
     tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None
     model: PreTrainedModel | None = None
     with ThreadPoolExecutor(1) as pool, _short_turns():
-        if tensors is not None and quant_method != "bnb":
-            with Reader(where, None, report) as reader:
-                reader.weights(tensors, kind, _in_order, _places(tensors, "", room), every=True)
-                if info.family in FAMILIES:
-                    reader.start()  # before the seconds in which transformers is imported for the first time
-                model, tokenizer = _assembled(info, kind, where, reader, tensors, pool)
+        if tensors is not None:
+            ahead = load_nf4.AHEAD_BYTES if quant_method == "bnb" else None
+            with Reader(where, ahead, report) as reader:
+                if quant_method == "bnb":
+                    made = reader.weights(tensors, kind, _in_order, _places(tensors, "bias", None), every=True)
+                    ordered = {name: made[name] for name in sorted(made, key=_in_order)}
+                    fill = partial(load_nf4.fill, weights=ordered, where=where, dtype=kind, may_stay_on_host=padded)
+                else:
+                    reader.weights(tensors, kind, _in_order, _places(tensors, "", room), every=True)
+                    fill = partial(_fill, reader=reader, where=where)
+                    if info.family in FAMILIES:
+                        reader.start()  # before the seconds in which transformers is imported for the first time
+                model, tokenizer = _assembled(info, kind, tensors, pool, fill)
         if model is None:
             _quiet_libraries()
             tokenizer = tokenizer or _tokenizer(info, pool)
@@ -135,12 +143,11 @@ def _config(info: ModelInfo) -> PreTrainedConfig:
 def _assembled(
     info: ModelInfo,
     dtype: torch.dtype,
-    where: torch.device,
-    reader: Reader,
     tensors: Mapping[str, Stored],
     pool: ThreadPoolExecutor,
+    fill: Callable[[PreTrainedModel], None],
 ) -> tuple[PreTrainedModel | None, Callable[[], PreTrainedTokenizerBase]]:
-    """The model with what `reader` reads, and the tokenizer on its way; no model if only transformers can make it."""
+    """The model once `fill` gave it its tensors, and the tokenizer on its way; no model if only transformers can make it."""
     _quiet_libraries()
     config = _config(info)
     model = _empty(config, dtype)
@@ -152,7 +159,8 @@ def _assembled(
     )  # not sooner: all of the model is imported by now, and two must not import at once
     if model is None or not agreed:
         return None, tokenizer
-    _fill(model, reader.take_all(), where)
+    fill(model)
+    _finish(model)
     model.eval()
     _name(info, model)
     return model, tokenizer
@@ -189,27 +197,20 @@ def _agrees(model: PreTrainedModel, tensors: Mapping[str, Stored], dtype: torch.
     return named and computed and narrow and not wider and not get_model_conversion_mapping(family, add_legacy=False)
 
 
-def _fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], where: torch.device) -> None:
-    """Give an empty model its parameters, and put its buffers on the device."""
-    for name, tensor in tensors.items():
-        module, last = _place(model, name)
-        parameter = nn.Parameter(tensor)
-        cast(Any, parameter)._is_hf_initialized = True  # for transformers, which sets what has not got this anew
-        setattr(module, last, parameter)
-    for name, buffer in list(model.named_buffers(remove_duplicate=False)):
-        module, last = _place(model, name)
-        setattr(module, last, buffer.to(where))
+def _fill(model: PreTrainedModel, reader: Reader, where: torch.device) -> None:
+    """Give an empty model all that `reader` reads, and put its buffers on the device."""
+    for name, tensor in reader.take_all().items():
+        put(model, name, nn.Parameter(tensor))
+    put_buffers(model, where)
+
+
+def _finish(model: PreTrainedModel) -> None:
+    """What from_pretrained does once every parameter has its value."""
     loaded: Any = model
     loaded._weight_conversions = []  # what save_pretrained has to undo, and in which order it goes
     loaded.tie_weights()
     left = [name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.is_meta]
     assert not left, f"parameters without a value: {left}"
-
-
-def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The module that a parameter or buffer belongs to, and its name there."""
-    owner, _, last = name.rpartition(".")
-    return model.get_submodule(owner), last
 
 
 # -- through transformers --
@@ -232,10 +233,10 @@ def _through_transformers(
         "ignore_mismatched_sizes": True,  # so that they are reported: `_check` refuses them
     }
     if quant_method == "bnb":
-        options["quantization_config"] = _nf4(dtype)
+        options["quantization_config"] = load_nf4.config(dtype)
     model = _load_laid_out(info, options, where, report, room) or _load_as_stored(info, options)
     if quant_method == "bnb":
-        _keep_backward_possible(model)
+        load_nf4.keep_backward_possible(model)
     return model
 
 
@@ -255,7 +256,7 @@ def _load_laid_out(
     places = _places(tensors, "bias" if "quantization_config" in options else "", room)
     # What transformers quantises or converts exists twice for a moment: little of that may be read ahead of it.
     passing = "quantization_config" in options or any(stored.dtype != dtype for stored in tensors.values())
-    with Reader(where, _AHEAD_BYTES if passing else None, report) as reader:
+    with Reader(where, load_nf4.AHEAD_BYTES if passing else None, report) as reader:
         weights = reader.weights(tensors, dtype, _in_order, places)
         model, outcome = cast(Any, type(empty)).from_pretrained(None, config=config, state_dict=weights, **options)
     _check(info, outcome)
@@ -368,24 +369,3 @@ def _quiet_libraries() -> None:
 
 def _errors_only(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
-
-
-def _nf4(compute: torch.dtype) -> object:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise ModelError(NO_BITSANDBYTES) from error
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
-    )
-
-
-def _keep_backward_possible(model: torch.nn.Module) -> None:
-    """On processors with AVX512-BF16 an eval forward of Linear4bit repacks its weights and a later backward raises."""
-    import bitsandbytes
-
-    for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            module.support_avx512bf16_for_cpu = False

@@ -5,7 +5,10 @@ Their whole state can be taken out as plain tensors and numbers, and put back to
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 import torch
 
@@ -79,7 +82,10 @@ class FlatOptimizer:
     def release(self) -> None:
         """Let go of its memory; it cannot step any more."""
         self._settle()
+        paged = [value for _, state in self._states() for value in state.values() if getattr(value, "is_paged", False)]
         self._optimizer.state.clear()
+        if paged:
+            _free_pages(cast("list[torch.Tensor]", paged), self._optimizer.page_mng.paged_tensors)  # type: ignore[attr-defined]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Copies on the host of what the next update depends on beside the weights, by name."""
@@ -142,3 +148,20 @@ def _make(groups: list[dict[str, object]], config: TrainConfig) -> torch.optim.O
         )
         return paged
     return torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=decay, fused=True)
+
+
+def _free_pages(paged: list[torch.Tensor], known: list[torch.Tensor]) -> None:
+    """Give paged memory that nobody uses any more back to the driver, and take it off the library's list.
+
+    bitsandbytes keeps every buffer for as long as the process lives: 0.13 GB of the card more with each run of a 7B at
+    rank 8.
+    """
+    pointers = {buffer.data_ptr() for buffer in paged}
+    known[:] = [buffer for buffer in known if buffer.data_ptr() not in pointers]
+    paged.clear()
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return  # a driver under another name: the memory comes back when the process ends
+    for pointer in pointers:
+        driver.cuMemFree_v2(ctypes.c_uint64(pointer))

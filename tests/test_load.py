@@ -290,7 +290,7 @@ def test_nf4_never_holds_the_whole_model_in_16_bits(
     Qwen2ForCausalLM(wide).bfloat16().save_pretrained(tmp_path / "m")
     info = models.inspect(str(tmp_path / "m"))
     largest = 2 * 128 * 256
-    monkeypatch.setattr("core.load._AHEAD_BYTES", 2 * largest)
+    monkeypatch.setattr("core.load_nf4.AHEAD_BYTES", 2 * largest)
     gc.collect()
     before, peaks = live_bytes((torch.bfloat16,)), []
 

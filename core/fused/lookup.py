@@ -14,7 +14,9 @@ class Lookup:
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module: Any = module
         self._device = device
-        self.on_host = False
+        self.on_host = self._module.weight.device.type != device.type  # a card that was too small for it while loading
+        if self.on_host:
+            self._module.forward = self._embed
 
     def move(self, to_host: bool) -> None:
         """Put the matrix into host memory, or back."""

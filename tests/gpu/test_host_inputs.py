@@ -56,10 +56,11 @@ def gradients(made: PlainBackend, examples: list[Example], way: Way) -> list[tor
     return [p.grad.double() for p in made.adapter_parameters("a") if p.grad is not None]
 
 
-def worst(found: list[torch.Tensor], right: list[torch.Tensor]) -> float:
-    """The largest relative distance of any tensor."""
+def distance(found: list[torch.Tensor], right: list[torch.Tensor]) -> float:
+    """Length of the difference of two gradients, over the gradient's."""
     assert len(found) == len(right) > 0
-    return max(float((a - b).norm() / b.norm()) for a, b in zip(found, right, strict=True))
+    apart = sum(float((a - b).norm() ** 2) for a, b in zip(found, right, strict=True))
+    return float((apart / sum(float(b.norm() ** 2) for b in right)) ** 0.5)
 
 
 @pytest.mark.parametrize("depth", [Depth(), Depth(2, 6), Depth.all(LAYERS)], ids=["kept", "some whole", "whole"])
@@ -69,7 +70,9 @@ def test_the_gradient_is_the_same_launched_captured_and_replayed(depth: Depth) -
     for lengths in ((37, 64, 5, 300, 129), (200,), (1500,), (37, 64, 5, 300, 129)):
         wanted = gradients(here, rows(*lengths), Way(depth))
         for _ in range(4 if sum(lengths) <= 1024 else 19):  # long passes are captured when they have come 16 times
-            assert worst(gradients(away, rows(*lengths), host), wanted) < 1e-3
+            # Two backends without host inputs differ by 0.0014 now and then (0.004 in the worst tensor): attention's
+            # backward rounds otherwise. An input that came back late or wrong makes it a multiple of 1.
+            assert distance(gradients(away, rows(*lengths), host), wanted) < 5e-3
         batch = pack(rows(*lengths), CARD)
         assert float(away.loss(batch, "a")) == pytest.approx(float(here.loss(batch, "a")), rel=1e-5)
 

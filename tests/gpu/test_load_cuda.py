@@ -102,3 +102,25 @@ def test_nf4_is_the_same_and_never_whole_in_16_bits(folder: Path) -> None:
     assert torch.cuda.max_memory_allocated() - before < 0.9 * in_16_bits
     found = made.state_dict()
     assert found.keys() == wanted.keys() and all(torch.equal(found[name].cpu(), wanted[name]) for name in wanted)
+
+
+def test_an_nf4_base_that_leaves_no_room_keeps_its_embedding_on_the_host(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    from core.dataset import Message
+    from core.engine import Engine
+    from core.generate import Column, Sampling, stream
+
+    said = []
+    for room in (True, False):
+        monkeypatch.setattr("core.load_nf4.has_room", lambda needed, room=room: room)
+        engine = Engine()
+        engine.load(str(folder), "bnb", "bfloat16")
+        assert engine.resident is not None
+        model = engine.resident.backend.model  # type: ignore[attr-defined]
+        assert model.get_input_embeddings().weight.device.type == ("cuda" if room else "cpu")
+        columns = [Column((Message("user", text),)) for text in ("one", "two or three")]
+        said.append([reply.ids for reply in list(stream(engine, columns, Sampling(max_new_tokens=24)))[-1]])
+        engine.unload()
+    assert said[0] == said[1] and len(said[0][0]) > 1
