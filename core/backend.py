@@ -100,13 +100,25 @@ class Backend(Protocol):
     def loss_and_grads(
         self, batch: PackedBatch, adapter: str, answer_tokens: int, way: Way, scale: float = 1.0
     ) -> torch.Tensor:
-        """Add the gradient of (sum of token losses) / answer_tokens to `adapter`'s parameters; the loss part, float32 ().
+        """Add the gradient of (sum of token losses) / answer_tokens to `adapter`'s parameters; the losses, float32 (2,).
 
-        `answer_tokens` counts the whole optimizer step; `scale` multiplies the gradient only.
+        They are the parts of cross entropy and of the weighted divergence from the batch's teacher, 0 without one.
+        `answer_tokens` counts the whole optimizer step without what is taught; `scale` multiplies the gradient only.
         """
 
     def loss(self, batch: PackedBatch, adapter: str | None) -> torch.Tensor:
-        """Sum of token losses over the batch, float32 (), without dropout, noise and gradient."""
+        """Sum of cross entropies over the batch, float32 (), without dropout, noise and gradient."""
+
+    # -- reading --
+
+    def states(self, batch: PackedBatch, adapter: str | None, like: str | None = None) -> torch.Tensor:
+        """Last hidden states (K, H) after the final norm at `batch.predict`, in the base's type; no gradient.
+
+        The base's are those of the arithmetic that `like` is read by: only such may be compared.
+        """
+
+    def logits(self, states: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
+        """float32 (n, V) of hidden states (n, H), by the base's output layer, or the adapter's where it has one."""
 
     # -- answering --
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from core.encode import IGNORE, Example
 
 if TYPE_CHECKING:
     import torch
+
+
+Long = TypeVar("Long", bound=Sized)  # as many tokens as its length says
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class PackedBatch:
     input_ids, position_ids: int64 (1, T); positions restart at 0 with each example, which is how transformers knows to
     keep attention inside it. predict: int64 (K,), the positions whose next token is in the loss; targets: int64 (K,).
     lengths: tokens of each example; starts: int64 (examples + 1,), where each begins, and T.
+    The last M of the K positions belong to examples with a teacher: teacher (M, H), weights float32 (M,); None if M is 0.
     """
 
     input_ids: torch.Tensor
@@ -29,15 +33,25 @@ class PackedBatch:
     targets: torch.Tensor
     lengths: tuple[int, ...]
     starts: torch.Tensor
+    teacher: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:
         """T, all tokens computed on."""
         return self.input_ids.shape[1]
 
+    @property
+    def taught(self) -> int:
+        """M, positions held to a teacher."""
+        return 0 if self.teacher is None else self.teacher.shape[0]
+
 
 def pack(examples: Sequence[Example], device: torch.device | str) -> PackedBatch:
-    """Lay examples end to end. An example's first token never carries a label: nothing of its own precedes it."""
+    """Lay examples end to end, those with a teacher last.
+
+    An example's first token never carries a label: nothing of its own precedes it.
+    """
     import numpy
     import torch
 
@@ -53,17 +67,41 @@ def pack(examples: Sequence[Example], device: torch.device | str) -> PackedBatch
     parts = (ids, positions, numpy.flatnonzero(labelled) - 1, labels[labelled], starts)
     # One copy that waits for nothing: the processor lays out the next pass while the card computes this one.
     whole = torch.from_numpy(numpy.concatenate(parts))
+    tensors = torch.split(_sent(whole, device), [len(part) for part in parts])
+    batch = PackedBatch(tensors[0][None], tensors[1][None], tensors[2], tensors[3], lengths, tensors[4])
+    return batch if all(example.teacher is None for example in examples) else _taught(batch, examples, device)
+
+
+def _taught(batch: PackedBatch, examples: Sequence[Example], device: torch.device | str) -> PackedBatch:
+    """The batch with its teachers' states."""
+    import torch
+
+    first = next(index for index, example in enumerate(examples) if example.teacher is not None)
+    teachers = [example.teacher for example in examples[first:] if example.teacher is not None]
+    counts = [sum(label != IGNORE for label in example.labels[1:]) for example in examples[first:]]
+    assert [teacher.shape[0] for teacher in teachers] == counts, "a state for each label, and taught examples last"
+    weights = torch.tensor([example.weight for example in examples[first:]], dtype=torch.float32)
+    each = weights.repeat_interleave(torch.tensor(counts))
+    return replace(batch, teacher=_sent(torch.cat(teachers), device), weights=_sent(each, device))
+
+
+def _sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor on the device; the copy is waited for there, not here."""
+    import torch
+
     if torch.device(device).type == "cuda":
-        whole = whole.pin_memory()
-    tensors = torch.split(whole.to(device, non_blocking=True), [len(part) for part in parts])
-    return PackedBatch(tensors[0][None], tensors[1][None], tensors[2], tensors[3], lengths, tensors[4])
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
-def split(examples: Sequence[Example], max_tokens: int) -> Iterator[list[Example]]:
-    """Consecutive groups of at most `max_tokens` tokens, about equal; an example longer than that stands alone."""
+def split(examples: Sequence[Long], max_tokens: int) -> Iterator[list[Long]]:
+    """Consecutive groups of at most `max_tokens` tokens, about equal; an example longer than that stands alone.
+
+    Examples with a teacher come last, so that they do in every group.
+    """
     left = sum(len(example) for example in examples)
     parts = max(1, math.ceil(left / max_tokens))
-    group: list[Example] = []
+    group: list[Long] = []
     size = 0
     for example in examples:
         # A group ends where it comes nearest to its even share of what is left.

@@ -10,7 +10,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from core.dataset import Message
@@ -19,6 +19,7 @@ from core.text import Text
 from core.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 IGNORE = -100  # the label torch's cross entropy leaves out
@@ -26,10 +27,16 @@ IGNORE = -100  # the label torch's cross entropy leaves out
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenised row. `labels` has `input_ids`' length and is IGNORE wherever a token is not in the loss."""
+    """One tokenised row. `labels` has `input_ids`' length and is IGNORE wherever a token is not in the loss.
+
+    teacher: (labelled positions, H) in host memory, the base's last hidden states where the labels are predicted. With
+    it the loss of a position is `weight` * KL(base || tuned) there, instead of the label's cross entropy.
+    """
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+    teacher: torch.Tensor | None = field(default=None, compare=False, repr=False)
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.input_ids)

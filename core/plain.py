@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from core import lora_layers
+from core import lora_layers, plain_losses
 from core.backend import Backend, Route, Slots
 from core.batch import PackedBatch
 from core.fused.sizes import Way
@@ -212,24 +212,38 @@ class PlainBackend(Backend):
     def loss_and_grads(
         self, batch: PackedBatch, adapter: str, answer_tokens: int, way: Way, scale: float = 1.0
     ) -> torch.Tensor:
-        """Add the gradient of (sum of token losses) / answer_tokens to `adapter`'s parameters; the loss part, float32 ().
+        """Add the gradient of (sum of token losses) / answer_tokens to `adapter`'s parameters; the losses, float32 (2,).
 
-        `answer_tokens` is the whole optimizer step's count, so that parts add up to the step. `scale` multiplies the
-        gradient only (float16 needs it).
+        They are the parts of cross entropy and of the teacher's divergence. `answer_tokens` is the whole optimizer step's
+        count, so that parts add up to the step. `scale` multiplies the gradient only (float16 needs it).
         """
+        teacher = None if batch.teacher is None else self.logits(batch.teacher)
         self._train_mode(adapter, bool(way))
-        loss = self._loss(batch, self._noise.get(adapter, 0.0)) / answer_tokens
-        (loss * scale).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        losses = self._losses(batch, teacher, self._noise.get(adapter, 0.0)) / answer_tokens
+        (losses.sum() * scale).backward()  # type: ignore[no-untyped-call]
+        return losses.detach()
 
     @torch.no_grad()
     def loss(self, batch: PackedBatch, adapter: str | None) -> torch.Tensor:
-        """Sum of token losses over the batch, float32 (), without dropout, noise and gradient."""
+        """Sum of cross entropies over the batch, float32 (), without dropout, noise and gradient."""
         self._norms.clear()
         with self._answer_mode(self.routing([Route(adapter)])):
-            return self._loss(batch)
+            count = batch.targets.shape[0] - batch.taught
+            return plain_losses.cross_entropy(self._logits_of(batch)[:count], batch.targets[:count])
 
-    def _loss(self, batch: PackedBatch, noise_alpha: float = 0.0) -> torch.Tensor:
+    def _losses(self, batch: PackedBatch, teacher: torch.Tensor | None, noise_alpha: float) -> torch.Tensor:
+        """Sums of cross entropy and of weighted divergence, (2,). A function of its own: nobody else holds its logits."""
+        logits = self._logits_of(batch, noise_alpha)
+        if teacher is None:
+            loss = plain_losses.cross_entropy(logits, batch.targets)
+            return torch.stack([loss, torch.zeros_like(loss)])
+        labelled, taught = torch.split(logits, [batch.targets.shape[0] - batch.taught, batch.taught])
+        assert batch.weights is not None
+        loss = plain_losses.cross_entropy(labelled, batch.targets[: labelled.shape[0]])
+        return torch.stack([loss, (batch.weights * plain_losses.divergence(teacher, taught)).sum()])
+
+    def _logits_of(self, batch: PackedBatch, noise_alpha: float = 0.0) -> torch.Tensor:
+        """Logits (K, V) at the positions in the loss, float32 (float64 of a float64 base)."""
         with self._precision():
             rows: dict[str, torch.Tensor] = {"input_ids": batch.input_ids}
             if noise_alpha:
@@ -242,8 +256,31 @@ class PlainBackend(Backend):
                 use_cache=False,
                 logits_to_keep=batch.predict,
             ).logits[0]
-        exact = logits if logits.dtype == torch.float64 else logits.float()
-        return torch.nn.functional.cross_entropy(exact, batch.targets, reduction="sum")
+        return plain_losses.exact(logits)
+
+    # -- reading --
+
+    @torch.no_grad()
+    def states(self, batch: PackedBatch, adapter: str | None, like: str | None = None) -> torch.Tensor:
+        """Last hidden states (K, H) after the final norm at `batch.predict`: what the output layer reads."""
+        self._norms.clear()
+        with self._answer_mode(self.routing([Route(adapter)])), self._precision():
+            found = self.model.base_model(
+                input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+            ).last_hidden_state[0]
+        return cast(torch.Tensor, found[batch.predict])
+
+    @torch.no_grad()
+    def logits(self, states: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
+        """Logits (n, V) of hidden states (n, H), by the base's output layer, or the adapter's where it has one."""
+        states = states.to(self.device, self.model.get_input_embeddings().weight.dtype)
+        token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+        mode, ending = (
+            self._answer_mode(self.routing([Route(adapter)])),
+            plain_losses.ending_in(self.model.base_model, states),
+        )
+        with mode, ending, self._precision():
+            return plain_losses.exact(self.model(input_ids=token, use_cache=False).logits[0])
 
     # -- answering --
 

@@ -4,7 +4,8 @@ On a card a step is launched and read later, so that the host prepares the next 
 Evaluation passes go the same way, without the gradient: memory that runs out is told, and met with smaller passes.
 
 The gradient is that of (sum of answer-token losses) / (answer tokens of the whole step), whatever the split into
-passes; this equals batch 1 x accumulation N with token-normalised loss.
+passes; this equals batch 1 x accumulation N with token-normalised loss. Examples with a teacher add their weighted
+divergence to the sum and nothing to the count.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _GROWTH_STEPS = 200
 
 @dataclass(frozen=True)
 class Taken:
-    """What a step came to: its loss, the gradient's length before clipping, and seconds.
+    """What a step came to: its loss, the gradient's length before clipping, seconds, and the rehearsal's part of the loss.
 
     They are the step's own: on a card from its first kernel to its last, elsewhere without the wait for the turn.
     """
@@ -49,11 +50,12 @@ class Taken:
     loss: float
     norm: float
     seconds: float
+    rehearsal: float = 0.0
 
     @property
     def sound(self) -> bool:
-        """Whether both are numbers; otherwise the weights were not touched."""
-        return math.isfinite(self.loss) and math.isfinite(self.norm)
+        """Whether all are numbers; otherwise the weights were not touched."""
+        return all(map(math.isfinite, (self.loss, self.norm, self.rehearsal)))
 
 
 class Launched:
@@ -83,21 +85,21 @@ class Launched:
 
 
 class _OnCard(Launched):
-    """What comes back from the card: loss and norm (2,), copied to pinned memory behind the step's last kernel."""
+    """What comes back from the card: see Stepper._gradient; copied to pinned memory behind the step's last kernel."""
 
     def __init__(self, step: int, found: torch.Tensor, begin: torch.cuda.Event) -> None:
         import torch
 
         super().__init__(step)
-        self._host = torch.empty(2, pin_memory=True)
+        self._host = torch.empty(3, pin_memory=True)
         self._host.copy_(found, non_blocking=True)
         self._begin, self._end = begin, torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._end.record()
 
     def _read(self) -> Taken:
         self._end.synchronize()
-        loss, norm = self._host.tolist()
-        return Taken(loss, norm, self._begin.elapsed_time(self._end) / 1e3)
+        loss, rehearsal, norm = self._host.tolist()
+        return Taken(loss, norm, self._begin.elapsed_time(self._end) / 1e3, rehearsal)
 
 
 class Stepper:
@@ -213,38 +215,40 @@ class Stepper:
         broken = 1 - torch.isfinite(found).all().float()
         self._broken = broken if self._broken is None else torch.maximum(self._broken, broken)
         limit = self._config.max_grad_norm or math.inf
-        self._optimizer.step(rate, ((found[1] + 1e-6) / limit).clamp(min=1), self._broken)
+        self._optimizer.step(rate, ((found[2] + 1e-6) / limit).clamp(min=1), self._broken)
         self._flat.zero_grad()
         if begin is not None:
             return _OnCard(step, found, begin)
-        loss, norm = found.tolist()
-        return Launched(step, Taken(loss, norm, time.perf_counter() - begun))
+        loss, rehearsal, norm = found.tolist()
+        return Launched(step, Taken(loss, norm, time.perf_counter() - begun, rehearsal))
 
     def _gradient(self, resident: Resident, step: int, examples: Sequence[Example]) -> torch.Tensor:
-        """The step's gradient times `scale`, added to what is there; its loss and its length, float32 (2,)."""
+        """The step's gradient times `scale`, added to what is there; loss, rehearsal's part, and its length, float32 (3,)."""
         import torch
 
         backend, plan = resident.backend, self.plan
-        answer_tokens = sum(example.answer_tokens for example in examples)
+        # What is taught has its own weight: the rows' loss is the same with it and without.
+        answer_tokens = max(1, sum(example.answer_tokens for example in examples if example.teacher is None))
         with _own_randomness(backend.device, self._config.seed, step):
             parts = [
                 backend.loss_and_grads(pack(group, backend.device), self._handle, answer_tokens, plan.way, self.scale)
                 for group in split(examples, plan.max_tokens)
             ]
-        return torch.stack([torch.stack(parts).sum().float(), self._flat.norm().float()])
+        return torch.cat([torch.stack(parts, 1).sum(1).float(), self._flat.norm().float()[None]])
 
     def _update(self, resident: Resident, step: int, examples: Sequence[Example], rate: float, begun: float) -> Taken:
         # The step's one read from the device, before the update: a broken gradient must not reach the weights.
-        loss, norm = self._gradient(resident, step, examples).tolist()
+        loss, rehearsal, norm = self._gradient(resident, step, examples).tolist()
         norm /= self.scale
-        if math.isfinite(loss) and math.isfinite(norm):
+        taken = Taken(loss, norm, 0.0, rehearsal)
+        if taken.sound:
             limit = self._config.max_grad_norm or math.inf
             factor = min(1.0, limit / (norm + 1e-6)) / self.scale
             if factor != 1.0:
                 self._flat.scale_grad(factor)
             self._optimizer.step(rate)
         self._flat.zero_grad()
-        return Taken(loss, norm, time.perf_counter() - begun)
+        return replace(taken, seconds=time.perf_counter() - begun)
 
     def _free(self) -> None:
         """After a step that broke off: no gradient of it stays, and the device has its memory back."""

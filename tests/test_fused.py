@@ -74,7 +74,7 @@ def gradients(backend: PlainBackend, groups: list[list[Example]], way: Way) -> t
     for parameter in backend.adapter_parameters("a"):
         parameter.grad = None
     total = sum(example.answer_tokens for group in groups for example in group)
-    loss = sum(float(backend.loss_and_grads(pack(group, CPU), "a", total, way)) for group in groups)
+    loss = sum(float(backend.loss_and_grads(pack(group, CPU), "a", total, way)[0]) for group in groups)
     found = [parameter.grad for parameter in backend.adapter_parameters("a")]
     return loss, [gradient.clone() for gradient in found if gradient is not None]
 
@@ -319,7 +319,9 @@ def test_warming_runs_each_operation_as_a_real_pass_does(family_model: str, requ
     warm(family.shape_of(model), torch.float32, CPU, warmed)
     backend = FusedBackend(model, CPU, None, real, by_bitsandbytes)
     adapt(backend)
-    backend.loss_and_grads(pack(examples(64), CPU), "a", 1, Way())
+    last = examples(32)[0]
+    taught = replace(last, teacher=torch.zeros(last.answer_tokens, 32))
+    backend.loss_and_grads(pack([*examples(32), taught], CPU), "a", 1, Way())
     other = {"rope"} if family_model == "tiny_qwen3" else {"head_norm_rope", "head_norm_backward"}
     assert warmed.seen.keys() == real.seen.keys() == {name for name in vars(Ops) if name[0] != "_"} - other
     for name, kinds in real.seen.items():
@@ -394,7 +396,7 @@ def test_a_scaled_gradient_is_the_gradient_times_the_scale_and_the_loss_is_not(t
     for parameter in ours.adapter_parameters("a"):
         parameter.grad = None
     batch = pack(examples(37), CPU)
-    assert float(ours.loss_and_grads(batch, "a", batch.targets.shape[0], Way(), scale=4096.0)) == pytest.approx(loss)
+    assert float(ours.loss_and_grads(batch, "a", batch.targets.shape[0], Way(), scale=4096.0)[0]) == pytest.approx(loss)
     scaled = [parameter.grad / 4096 for parameter in ours.adapter_parameters("a") if parameter.grad is not None]
     assert worst(scaled, once) < 1e-7
 
@@ -428,7 +430,12 @@ def test_the_estimate_counts_the_sizes_that_passes_are_filled_up_to() -> None:
     for tokens in (1, 63, 64, 65, 1000, 1024, 1025, 2048, 2049, 4000):
         row = tuple(range(2, tokens + 2))
         size = Size.of(pack([Example(row, (IGNORE, *row[1:]))], CPU))
-        assert _bucket(tokens, max(1, tokens - 1)) == (size.tokens, max(size.answers, 64 if tokens <= 1024 else 256))
+        least = 64 if tokens <= 1024 else 256
+        assert _bucket(tokens, max(1, tokens - 1), 0) == (size.tokens, max(size.answers, least), 0)
+        if tokens > 100:
+            half = Example(row[:50], (IGNORE, *row[1:50]), torch.zeros(49, 8))
+            size = Size.of(pack([Example(row[50:], (IGNORE, *row[51:])), half], CPU))
+            assert _bucket(tokens, tokens - 2, 49) == (size.tokens, size.answers, size.taught)
 
 
 def test_memory_is_what_the_sizes_say(tiny_model: Path) -> None:

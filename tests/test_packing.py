@@ -72,7 +72,7 @@ def packed(engine: Engine, groups: list[list[Example]], recompute: bool = False)
     assert engine.resident is not None
     backend, name = engine.resident.backend, engine.handle("a")
     total = sum(example.answer_tokens for group in groups for example in group)
-    loss = sum(float(backend.loss_and_grads(pack(group, "cpu"), name, total, recompute)) for group in groups)
+    loss = sum(float(backend.loss_and_grads(pack(group, "cpu"), name, total, recompute)[0]) for group in groups)
     mine = {id(p) for p in backend.adapter_parameters(name)}
     named = [(key.replace(f".{name}", ""), p) for key, p in backend.model.named_parameters() if id(p) in mine]
     gradients = {key: p.grad.clone() for key, p in named if p.grad is not None}
@@ -143,8 +143,8 @@ def test_parts_are_normalised_by_the_whole_steps_answer_tokens(exact_engine: Eng
     assert exact_engine.resident is not None
     backend, name = exact_engine.resident.backend, exact_engine.handle("a")
     row = ragged()[0]
-    alone = float(backend.loss_and_grads(pack([row], "cpu"), name, row.answer_tokens, Way()))
-    part = float(backend.loss_and_grads(pack([row], "cpu"), name, 4 * row.answer_tokens, Way()))
+    alone = float(backend.loss_and_grads(pack([row], "cpu"), name, row.answer_tokens, Way())[0])
+    part = float(backend.loss_and_grads(pack([row], "cpu"), name, 4 * row.answer_tokens, Way())[0])
     assert part == pytest.approx(alone / 4, rel=1e-12)
 
 

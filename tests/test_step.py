@@ -25,7 +25,8 @@ from core.generate import Column, Sampling, stream
 from core.optimizer import FlatOptimizer
 from core.plain import PlainBackend
 from core.run import Event, Run
-from core.step import Launched, Stepper
+from core.score import base_states
+from core.step import Launched, Stepper, Taken
 from core.train import train
 
 ROWS = [Row(f"question {i} " + "x" * (3 * i), "", f"answer {i}" * (1 + i % 3)) for i in range(8)]
@@ -254,6 +255,46 @@ def test_the_scale_is_doubled_after_200_steps_without_overflow_in_float16_only(t
             assert mine.stepper.scale == 8.0
             mine.stepper.take(199, mine.examples[:1], 1e-3)
             assert mine.stepper.scale == after
+
+
+def taught(mine: Bench, weight: float = 1.0) -> list[Example]:
+    """Two of the rows, held to what the base says of them."""
+    states = base_states(mine.engine, mine.examples[:2])
+    rows = zip(mine.examples[:2], states, strict=True)
+    return [replace(row, teacher=state, weight=weight) for row, state in rows]
+
+
+def test_rehearsal_has_a_part_of_its_own_and_leaves_the_rows_loss_as_it_was(tiny_config: TrainConfig) -> None:
+    with bench(tiny_config) as alone, bench(tiny_config) as both, bench(tiny_config) as divided:
+        first = alone.stepper.take(0, alone.examples[2:], 1e-2)
+        second = both.stepper.take(0, [*both.examples[2:], *taught(both, 50)], 1e-2)
+        assert first.rehearsal == 0 and second.rehearsal > 1e-3
+        assert second.loss == pytest.approx(first.loss, rel=1e-5) and second.norm != pytest.approx(first.norm, rel=1e-3)
+        divided.stepper.plan = replace(divided.stepper.plan, max_tokens=100)
+        third = divided.stepper.take(0, [*divided.examples[2:], *taught(divided, 50)], 1e-2)
+        assert third.rehearsal == pytest.approx(second.rehearsal, rel=1e-4)
+        assert third.norm == pytest.approx(second.norm, rel=1e-4)
+        rows = replace(both.stepper.plan, max_tokens=100)
+        assert len(list(split([*both.examples[2:], *taught(both)], rows.max_tokens))) > 2
+
+
+def test_rehearsal_holds_the_adapter_to_the_base(tiny_config: TrainConfig) -> None:
+    with bench(tiny_config) as mine:
+        anchors = taught(mine, 1.0)
+        drifts = [mine.stepper.take(step, anchors, 1e-2).rehearsal for step in range(40)]
+        assert drifts[-1] < 0.05 * drifts[0] and drifts[0] > 0
+
+
+def test_a_rehearsal_that_is_no_number_breaks_the_step(tiny_config: TrainConfig) -> None:
+    assert not Taken(1.0, 1.0, 0.1, math.nan).sound
+    with bench(tiny_config) as mine:
+        before = mine.state()
+        (broken, other) = taught(mine)
+        assert broken.teacher is not None
+        broken = replace(broken, teacher=broken.teacher * math.nan)
+        with pytest.raises(DivergedError):
+            mine.stepper.take(0, [*mine.examples, broken, other], 1e-2)
+        assert all(torch.equal(*pair) for pair in zip(before, mine.state(), strict=True))
 
 
 class Broken(PlainBackend):

@@ -211,7 +211,7 @@ def test_every_kind_runs_over_a_16_bit_base_as_on_a_card(
         optimizer = torch.optim.AdamW(one.adapter_parameters(name), lr=1e-2)
         losses.append([])
         for _ in range(3):
-            losses[-1].append(float(one.loss_and_grads(batch, name, 8, Way())))
+            losses[-1].append(float(one.loss_and_grads(batch, name, 8, Way())[0]))
             optimizer.step()
             optimizer.zero_grad()
         losses[-1].append(float(one.loss(batch, name)) / 8)
@@ -260,7 +260,7 @@ def test_dora_learns_magnitudes_and_its_answers_follow_the_training(
     magnitudes = [p for p in parameters(tiny_engine, "a") if p.dim() == 1]
     begun = [p.detach().clone() for p in magnitudes]
     for _ in range(4):
-        losses.append(float(backend.loss_and_grads(batch, handle, 8, Way())))
+        losses.append(float(backend.loss_and_grads(batch, handle, 8, Way())[0]))
         optimizer.step()
         optimizer.zero_grad()
         assert float(backend.loss(batch, handle)) / 8 < losses[-1]  # answers see the step just done
@@ -331,7 +331,7 @@ def test_pissa_trains_as_pefts_own_on_a_copy_and_leaves_the_base_alone(
     backend, handle = there(tiny_engine).backend, tiny_engine.handle("a")
     for step in range(3):
         torch.manual_seed(step)
-        loss = backend.loss_and_grads(pack([row], "cpu"), handle, 8, Way())
+        loss = backend.loss_and_grads(pack([row], "cpu"), handle, 8, Way())[0]
         torch.manual_seed(step)
         out = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1]
         reference = torch.nn.functional.cross_entropy(out, torch.tensor(row.labels[1:]), ignore_index=IGNORE)
@@ -404,10 +404,10 @@ def test_noise_is_in_training_passes_of_its_own_adapter_only(tiny_engine: Engine
     made(tiny_engine, "quiet", tiny_config)
     backend, batch = there(tiny_engine).backend, pack([example()], "cpu")
     before = torch.random.get_rng_state()
-    quiet = float(backend.loss_and_grads(batch, tiny_engine.handle("quiet"), 8, Way()))
+    quiet = float(backend.loss_and_grads(batch, tiny_engine.handle("quiet"), 8, Way())[0])
     evaluated = float(backend.loss(batch, tiny_engine.handle("noisy"))) / 8
     assert torch.equal(before, torch.random.get_rng_state())
-    noisy = float(backend.loss_and_grads(batch, tiny_engine.handle("noisy"), 8, Way()))
+    noisy = float(backend.loss_and_grads(batch, tiny_engine.handle("noisy"), 8, Way())[0])
     assert evaluated == pytest.approx(quiet, rel=1e-6) and abs(noisy - quiet) > 1e-3
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from core.backend import Route, Slots
+from core.batch import PackedBatch
 from core.fused import answer_reference, family
 from core.fused.answers import Answers, Net
 from core.fused.bank import Adapted, Bank
@@ -75,6 +77,23 @@ class Answering:
     def slots(self, plain: Callable[[], Slots]) -> Slots:
         """Empty slots; rows that cannot be answered here go to `plain`'s."""
         return MixedSlots(FusedSlots(self._answers, self._stepping), plain, self._plainly)
+
+    def states(self, batch: PackedBatch, adapter: str | None) -> Tensor:
+        """See Backend.states. `adapter` must be one that `reads`."""
+        if adapter is not None:
+            self._answers.bank.hold([adapter])
+        ids, ends = batch.input_ids[0].tolist(), batch.starts.tolist()
+        texts = [ids[first:last] for first, last in pairwise(ends)]
+        return self._answers.states(Route(adapter), texts, batch.predict.tolist())
+
+    def reads(self, adapter: str | None) -> bool:
+        """Whether the adapter's answers are computed here, and not the plain way."""
+        return not self._plainly(Route(adapter))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits float32 (n, V) of last hidden states (n, D)."""
+        net = self._answers.net
+        return self._answers.ops.logits(states.to(net.head.device, net.head.dtype), net.head)
 
     def rest(self) -> None:
         """Give back what is kept between answers."""

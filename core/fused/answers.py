@@ -136,6 +136,21 @@ class Answers:
                 last.append(hidden[torch.tensor(ends, device=self.device)])
         return self.ops.logits(torch.cat(last), self.net.head)
 
+    def states(self, route: Route, texts: Sequence[Sequence[int]], wanted: Sequence[int]) -> Tensor:
+        """Hidden states (K, D) after the last norm, of texts that `route` reads, at places counted through all of them."""
+        self.angles.reach(max(len(text) for text in texts))
+        rows = [Row(route, self._region(len(text)), 0, len(text)) for text in texts]
+        mask = self.mask(rows)
+        found, begin = [], 0
+        for portion in portions([len(text) for text in texts], self._at_once):
+            feed = self._feed(rows, texts, portion, mask)
+            with self._alone(feed):
+                hidden = self.run(feed)
+            places = [place - begin for place in wanted if begin <= place < begin + hidden.shape[0]]
+            found.append(hidden[torch.tensor(places, dtype=torch.int64, device=self.device)])
+            begin += hidden.shape[0]
+        return torch.cat(found)
+
     def step(self, rows: Sequence[Row], tokens: Tensor, mask: Tensor | None) -> Tensor:
         """One more token (B,) into each row, which must have room. Logits float32 (B, V) of the next."""
         lengths = [row.length for row in rows]

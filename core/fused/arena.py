@@ -42,10 +42,14 @@ class Frame:
         self.dh = views["dh"]
         self.t, self.losses = views["t"], views["losses"]
         pad = views["n"].shape[1] - shape.hidden
+        self.teacher = views.get("teacher")
+        self.taught = 0 if self.teacher is None else self.teacher.shape[0]
         self.act = _view(views["act"], tokens, shape.mlp + pad)
         # Whole sixteens: a later block's losses stay aligned, or its kernel would be compiled in the middle of a run.
         rows = views["act"].shape[0] // shape.vocabulary
-        self.logits = _view(views["act"], rows // 16 * 16 or rows, shape.vocabulary)
+        self.logits = _view(views["act"], _sixteens(rows), shape.vocabulary)
+        half = _sixteens(self.logits.shape[0] // 2)
+        self.teacher_logits = self.logits[half : 2 * half]  # beside as many of `logits`
         self.dqkv = _view(views["dqkv"], tokens, shape.qkv + pad)
         self.answer_rows = _view(views["dqkv"], answers, shape.hidden)
         self.turned = views.get("turned")
@@ -78,19 +82,19 @@ class Arena:
         host = self._host[0].data_ptr() if self._host else 0
         return (0 if self._block is None else self._block.data_ptr()), host
 
-    def frame(self, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int) -> Frame:
+    def frame(self, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int, taught: int = 0) -> Frame:
         """The buffers of such a pass. A pass larger than any before moves the block: frames given earlier are void."""
-        key = (ranks, tokens, answers, depth, logit_rows)
+        key = (ranks, tokens, answers, depth, logit_rows, taught)
         if key not in self._frames:
             width = self._dtype.itemsize
-            needed = arena_bytes(self._shape, ranks, tokens, answers, depth, logit_rows, width)
+            needed = arena_bytes(self._shape, ranks, tokens, answers, depth, logit_rows, width, taught)
             if needed > self.bytes:
                 self.release()
                 self._block = torch.empty(needed, dtype=torch.uint8, device=self._device)
             assert self._block is not None
             views: dict[str, Tensor] = {}
             free: dict[str | None, int] = {None: 0}  # where the next buffer begins, in the block and inside others
-            for item in buffers(self._shape, ranks, tokens, answers, depth, logit_rows):
+            for item in buffers(self._shape, ranks, tokens, answers, depth, logit_rows, taught):
                 begin = free[item.inside]
                 views[item.name] = self._carve(self._block, begin, item)
                 free[item.inside] = begin + place(item, width)
@@ -139,6 +143,10 @@ def _saved(views: dict[str, Tensor], layer: int, depth: Depth) -> Saved:
     where |= dict.fromkeys(("xq", "qkv", "xo", "o", "h2"), "again" if kind == "whole" else layer)
     where |= dict.fromkeys(("xg", "gu"), layer if kind == "none" else "again")
     return Saved(kind=kind, **{name: views[f"{name}.{place}"] for name, place in where.items()})
+
+
+def _sixteens(rows: int) -> int:
+    return rows // 16 * 16 or rows
 
 
 def _view(flat: Tensor, rows: int, columns: int) -> Tensor:

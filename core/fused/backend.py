@@ -103,6 +103,18 @@ class FusedBackend(PlainBackend):
         """See Backend.slots."""
         return self._answering.slots(super().slots)
 
+    @torch.no_grad()
+    def states(self, batch: PackedBatch, adapter: str | None, like: str | None = None) -> torch.Tensor:
+        """See Backend.states: as answers are computed, so that a training in progress is left alone."""
+        if self._answering.reads(adapter if adapter is not None else like):
+            return self._answering.states(batch, adapter)
+        return super().states(batch, adapter)
+
+    @torch.no_grad()
+    def logits(self, states: torch.Tensor, adapter: str | None = None) -> torch.Tensor:
+        """See Backend.logits."""
+        return self._answering.logits(states) if self._answering.reads(adapter) else super().logits(states, adapter)
+
     def rest(self) -> None:
         """See Backend.rest."""
         self._answering.rest()
@@ -134,7 +146,8 @@ class FusedBackend(PlainBackend):
         if not ready and self.plain_reason(adapter) is not None:
             return super().loss_and_grads(batch, adapter, answer_tokens, way, scale)
         frame = self._run(batch, self._prepared_for(adapter, way), way, scale / answer_tokens)
-        return frame.losses.sum() / answer_tokens
+        labelled = frame.answers - frame.taught
+        return torch.stack([frame.losses[:labelled].sum(), frame.losses[labelled:].sum()]) / answer_tokens
 
     @torch.no_grad()
     def loss(self, batch: PackedBatch, adapter: str | None) -> torch.Tensor:
@@ -146,7 +159,8 @@ class FusedBackend(PlainBackend):
         # Nothing is kept for a backward pass that does not come.
         depth = Depth.all(self._shape.layers, self._way.recompute.host_inputs)
         way = replace(self._way, recompute=depth, room=0)
-        return self._run(batch, prepared, way, None).losses.sum()
+        frame = self._run(batch, prepared, way, None)
+        return frame.losses[: frame.answers - frame.taught].sum()
 
     def settle(self, way: Way) -> None:
         """See Backend.settle."""
@@ -164,13 +178,16 @@ class FusedBackend(PlainBackend):
         size = Size.of(batch)
         before = self._arena.address
         depth = self._depth(size, prepared.ranks, way)
-        frame = self._arena.frame(prepared.ranks, size.tokens, size.answers, depth, way.logit_rows)
+        frame = self._arena.frame(prepared.ranks, size.tokens, size.answers, depth, way.logit_rows, size.taught)
         if self._graphs is not None and self._arena.address != before:
             self._graphs.drop()
         if size not in self._inputs:
             self._inputs[size] = Rows.empty(size, self.device)
         rows = self._inputs[size]
         rows.fill(batch, scale or 0.0)
+        if frame.teacher is not None and batch.teacher is not None:
+            frame.teacher[: batch.taught].copy_(batch.teacher)
+            frame.teacher[batch.taught :].zero_()
         if way.host_embeddings:
             self._lookup.fetch(rows.ids, frame.saved[0].h)
 
@@ -195,7 +212,7 @@ class FusedBackend(PlainBackend):
         if key not in self._depths:
             width = self._arena.width
             sizes = (self._shape, ranks, size.tokens, size.answers, way.logit_rows)
-            found = shallowest(*sizes, way.room, width, way.recompute.host_inputs)
+            found = shallowest(*sizes, way.room, width, way.recompute.host_inputs, size.taught)
             self._depths[key] = way.recompute if found is None else found
         return self._depths[key]
 

@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from core.fused import programs, reference
+from core.fused import loss_programs, programs, reference
 
 if TYPE_CHECKING:
     from core.fused.ops import Thin
@@ -123,7 +123,16 @@ def cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, scale: Tensor
     """See Ops.cross_entropy."""
     k, v = logits.shape
     block = min(_VOCABULARY_BLOCK, _whole(v))
-    programs.cross_entropy_kernel[(k,)](logits, targets, losses, scale, logits.stride(0), v, block, num_warps=16)
+    loss_programs.cross_entropy_kernel[(k,)](logits, targets, losses, scale, logits.stride(0), v, block, num_warps=16)
+
+
+def kl_divergence(logits: Tensor, teacher: Tensor, weights: Tensor, losses: Tensor, scale: Tensor) -> None:
+    """See Ops.kl_divergence."""
+    k, v = logits.shape
+    block = min(_VOCABULARY_BLOCK, _whole(v))
+    loss_programs.kl_divergence_kernel[(k,)](
+        logits, teacher, weights, losses, scale, logits.stride(0), teacher.stride(0), v, block, num_warps=16
+    )
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, longest: int) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,10 @@ class Decoder:
 
     @torch.no_grad()
     def loss_and_grads(self, rows: Rows, frame: Frame) -> None:
-        """frame.losses (K,) of each position in the loss, and the adapter's gradients added where they belong."""
+        """frame.losses (K,) of each position in the loss, and the adapter's gradients added where they belong.
+
+        Held to `frame.teacher` (M, D) are the last M positions: their losses are weighted divergences.
+        """
         cos, sin = self.rotary(rows.positions)
         log_sums = self._forward(rows, frame, cos, sin)
         self._head(rows, frame, backward=True)
@@ -79,7 +82,7 @@ class Decoder:
 
     @torch.no_grad()
     def losses(self, rows: Rows, frame: Frame) -> None:
-        """frame.losses (K,) only."""
+        """frame.losses (K,) only, and none of positions held to a teacher."""
         cos, sin = self.rotary(rows.positions)
         self._forward(rows, frame, cos, sin)
         self._head(rows, frame, backward=False)
@@ -145,17 +148,32 @@ class Decoder:
         """Losses of the positions asked for; with `backward` the gradient by the normed output in frame.y."""
         d = self.shape.hidden
         torch.index_select(frame.n[:, :d], 0, rows.predict, out=frame.answer_rows)
-        step = frame.logits.shape[0]
-        for start in range(0, frame.answers, step):
-            stop = min(start + step, frame.answers)
+        step, labelled = frame.logits.shape[0], frame.answers - frame.taught
+        for start in range(0, labelled, step):
+            stop = min(start + step, labelled)
             logits = frame.logits[: stop - start]
             torch.mm(frame.answer_rows[start:stop], self.head.t(), out=logits)
             self.ops.cross_entropy(logits, rows.targets[start:stop], frame.losses[start:stop], rows.scale)
             if backward:
                 torch.mm(logits, self.head, out=frame.answer_grads[start:stop])
         if backward:
+            self._taught(rows, frame)
             frame.y[:, :d].zero_()
             frame.y[:, :d].index_copy_(0, rows.predict, frame.answer_grads)
+
+    def _taught(self, rows: Rows, frame: Frame) -> None:
+        """Losses and gradients of the positions held to a teacher, the last of frame.answer_rows."""
+        if frame.teacher is None:
+            return
+        first, step = frame.answers - frame.taught, frame.teacher_logits.shape[0]
+        for start in range(0, frame.taught, step):
+            stop = min(start + step, frame.taught)
+            logits, teacher = frame.logits[: stop - start], frame.teacher_logits[: stop - start]
+            mine = slice(first + start, first + stop)
+            torch.mm(frame.answer_rows[mine], self.head.t(), out=logits)
+            torch.mm(frame.teacher[start:stop], self.head.t(), out=teacher)
+            self.ops.kl_divergence(logits, teacher, rows.weights[start:stop], frame.losses[mine], rows.scale)
+            torch.mm(logits, self.head, out=frame.answer_grads[mine])
 
     def _again(self, layer: Layer, saved: Saved, rows: Rows, frame: Frame, cos: Tensor, sin: Tensor) -> Tensor | None:
         """Make what the layer gave up after the forward pass; the attention's log-sums too if it is whole again."""

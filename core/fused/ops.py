@@ -61,6 +61,12 @@ class Ops(Protocol):
     def cross_entropy(self, logits: Tensor, targets: Tensor, losses: Tensor, scale: Tensor) -> None:
         """In place: logits (K, V) become scale (1,) * their gradient; losses (K,) = -log p. Target -1: both are zero."""
 
+    def kl_divergence(self, logits: Tensor, teacher: Tensor, weights: Tensor, losses: Tensor, scale: Tensor) -> None:
+        """In place: logits (K, V) become scale (1,) * the gradient of losses; teacher (K, V) is of no use afterwards.
+
+        losses (K,) = weights (K,) * KL(softmax(teacher) || softmax(logits)). Weight 0: loss and gradient are zero.
+        """
+
     def attention(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, longest: int) -> tuple[Tensor, Tensor]:
         """Causal attention inside each row; starts (rows + 1,) int32. Result (T, heads, head_dim) and log-sums (heads, T)."""
 

@@ -372,34 +372,6 @@ def swiglu_backward_kernel(
 
 
 @triton.jit
-def cross_entropy_kernel(L, TARGETS, LOSSES, SCALE, l_row, V: tl.constexpr, B: tl.constexpr):
-    """In place: a row of logits becomes its gradient; its loss beside it."""
-    row = tl.program_id(0).to(tl.int64)
-    L += row * l_row
-    target = tl.load(TARGETS + row)
-    scale = tl.where(target >= 0, tl.load(SCALE), 0.0)
-    kind = L.dtype.element_ty
-    top = -float("inf")
-    total = 0.0
-    for start in range(0, V, B):
-        column = start + tl.arange(0, B)
-        x = tl.load(L + column, mask=column < V, other=-float("inf")).to(tl.float32)
-        new = tl.maximum(top, tl.max(x))
-        total = total * tl.exp(top - new) + tl.sum(tl.exp(x - new))
-        top = new
-    log_sum = top + tl.log(total)
-    chosen = tl.load(L + tl.maximum(target, 0)).to(tl.float32)
-    tl.store(LOSSES + row, tl.where(target >= 0, log_sum - chosen, 0.0))
-    tl.debug_barrier()  # every thread has read the target's logit before one of them overwrites it
-    for start in range(0, V, B):
-        column = start + tl.arange(0, B)
-        x = tl.load(L + column, mask=column < V, other=-float("inf")).to(tl.float32)
-        gradient = tl.exp(x - log_sum) - tl.where(column == target, 1.0, 0.0)
-        gradient = tl.where(target >= 0, gradient * scale, 0.0)
-        tl.store(L + column, gradient.to(kind), mask=column < V)
-
-
-@triton.jit
 def nf4_kernel(
     Q, SCALES, CODES, SCALES2, OFFSET, LEVELS, OUT, out_row, columns, NESTED: tl.constexpr, BYTES: tl.constexpr
 ):

@@ -148,6 +148,18 @@ def cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, scale: Tensor
         logits.copy_(gradient)
 
 
+def kl_divergence(logits: Tensor, teacher: Tensor, weights: Tensor, losses: Tensor, scale: Tensor) -> None:
+    """See Ops.kl_divergence."""
+    found, right = (exact.sub_(exact.logsumexp(-1, keepdim=True)) for exact in (_exact(logits), _exact(teacher)))
+    counted = weights > 0
+    share = right.exp()
+    losses.copy_(torch.where(counted, weights * right.sub_(found).mul_(share).sum(-1), 0.0))
+    gradient = found.exp_().sub_(share)
+    gradient.mul_(torch.where(counted, weights * scale, 0.0)[:, None])
+    if gradient is not logits:
+        logits.copy_(gradient)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     """See Ops.attention. On a card the log-sums are zeros: the backward pass computes them anew."""
     heads = _wide(q, k, v)

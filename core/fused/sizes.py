@@ -116,13 +116,18 @@ class Buffer:
     inside: str | None = None
 
 
-def buffers(shape: Shape, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int) -> Iterator[Buffer]:
-    """All buffers of one pass over `tokens` tokens with `answers` of them in the loss, in the order they are laid out."""
+def buffers(
+    shape: Shape, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int, taught: int = 0
+) -> Iterator[Buffer]:
+    """All buffers of one pass over `tokens` tokens with `answers` of them in the loss, in the order they are laid out.
+
+    `taught`: how many of those are held to a teacher.
+    """
     for layer in range(shape.layers):
         if not depth.host_inputs or layer < INPUT_SLOTS:
             yield _input(shape, tokens, layer)
         yield from _kept(shape, ranks, tokens, layer, depth.kind(layer))
-    yield from _once(shape, ranks, tokens, answers, depth, logit_rows)
+    yield from _once(shape, ranks, tokens, answers, depth, logit_rows, taught)
 
 
 def shallowest(
@@ -134,6 +139,7 @@ def shallowest(
     room: int,
     width: int = 2,
     host_inputs: bool = False,
+    taught: int = 0,
 ) -> Depth | None:
     """The depth that gives up least in `room` bytes; None if even the least memory is more.
 
@@ -147,7 +153,7 @@ def shallowest(
         depths.insert(0, Depth())
 
     def taken(index: int) -> int:
-        return -arena_bytes(shape, ranks, tokens, answers, depths[index], logit_rows, width)
+        return -arena_bytes(shape, ranks, tokens, answers, depths[index], logit_rows, width, taught)
 
     # Memory falls from one to the next, but for the shared buffers that the first step makes room for.
     if -taken(0) <= room:
@@ -171,16 +177,18 @@ def _kept(shape: Shape, ranks: Ranks, tokens: int, layer: int, kind: str) -> Ite
         yield from _mlp(shape, ranks, tokens, str(layer))
 
 
-def _once(shape: Shape, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int) -> Iterator[Buffer]:
+def _once(
+    shape: Shape, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int, taught: int
+) -> Iterator[Buffer]:
     """What is there once, whatever the number of layers."""
     if depth.whole:
         yield from _attention(shape, ranks, tokens, "again")
     if not depth:
-        yield from _passing(shape, ranks, tokens, answers, logit_rows)
+        yield from _passing(shape, ranks, tokens, answers, logit_rows, taught)
         return
     yield from _mlp(shape, ranks, tokens, "again")
     left = math.prod(_mlp_products(shape, tokens))
-    for item in _passing(shape, ranks, tokens, answers, logit_rows):
+    for item in _passing(shape, ranks, tokens, answers, logit_rows, taught):
         size = math.prod(item.dims) + _ALIGN
         inside = item.name in _WITHOUT_MLP and size <= left
         left -= size if inside else 0
@@ -204,9 +212,10 @@ def _mlp_products(shape: Shape, tokens: int) -> tuple[int, int]:
     return tokens, 2 * shape.mlp + PAD
 
 
-def _passing(shape: Shape, ranks: Ranks, tokens: int, answers: int, logit_rows: int) -> Iterator[Buffer]:
+def _passing(shape: Shape, ranks: Ranks, tokens: int, answers: int, logit_rows: int, taught: int) -> Iterator[Buffer]:
     """What no layer keeps. One row more where positions out of the loss are gathered from and scattered to."""
-    rows = min(answers, logit_rows)
+    # A teacher's logits take half of the room for logits: no more of it, and twice as many products.
+    rows = max(min(answers, logit_rows), 2 if taught else 1)
     yield Buffer("last", (tokens, shape.hidden))
     yield Buffer("rstd", (tokens,), wide=False)
     yield Buffer("n", (tokens + 1, shape.hidden + PAD))
@@ -219,6 +228,8 @@ def _passing(shape: Shape, ranks: Ranks, tokens: int, answers: int, logit_rows: 
     yield Buffer("dh", (tokens, shape.hidden + PAD))
     yield Buffer("t", (tokens, max(ranks.qkv, ranks.out, ranks.gate_up, ranks.down)))
     yield Buffer("losses", (answers,), wide=False)
+    if taught:
+        yield Buffer("teacher", (taught, shape.hidden))
 
 
 def place(buffer: Buffer, width: int) -> int:
@@ -228,11 +239,18 @@ def place(buffer: Buffer, width: int) -> int:
 
 
 def arena_bytes(
-    shape: Shape, ranks: Ranks, tokens: int, answers: int, depth: Depth, logit_rows: int, width: int = 2
+    shape: Shape,
+    ranks: Ranks,
+    tokens: int,
+    answers: int,
+    depth: Depth,
+    logit_rows: int,
+    width: int = 2,
+    taught: int = 0,
 ) -> int:
     """Bytes of one pass's arena: the sum of `buffers`, layers of one kind being alike."""
     counts = {"whole": depth.whole, "mlp": depth.mlp, "none": shape.layers - depth.whole - depth.mlp}
-    once = _once(shape, ranks, tokens, answers, depth, logit_rows)
+    once = _once(shape, ranks, tokens, answers, depth, logit_rows, taught)
     total = sum(place(item, width) for item in once if item.inside is None)
     for kind, count in counts.items():
         if count:

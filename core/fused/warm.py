@@ -60,11 +60,15 @@ def _own_stream(device: torch.device) -> Iterator[None]:
 
 
 class _WithoutHead(Decoder):
-    """The head's matrix would be the largest by far: of its part only the loss is run."""
+    """The head's matrix would be the largest by far: of its part only the losses are run."""
 
     def _head(self, rows: Rows, frame: Frame, backward: bool) -> None:
-        logits = frame.logits[: frame.answers].zero_()
-        self.ops.cross_entropy(logits, rows.targets, frame.losses, rows.scale)
+        logits, teacher = frame.logits.zero_(), frame.teacher_logits
+        labelled = frame.answers - frame.taught
+        self.ops.cross_entropy(logits, rows.targets[:labelled], frame.losses[:labelled], rows.scale)
+        half = teacher.shape[0]
+        losses = frame.losses[labelled : labelled + half]
+        self.ops.kl_divergence(logits[:half], teacher, rows.weights[:half], losses, rows.scale)
         frame.y.zero_()
 
 
@@ -82,12 +86,15 @@ def _run_pass(shape: Shape, dtype: torch.dtype, device: torch.device, ops: Ops) 
         rotary=lambda positions: _angles(positions, shape.head_dim, dtype),
         ops=ops,
     )
-    batch = pack([Example((0,) * _TOKENS, (IGNORE, *(0,) * (_TOKENS - 1)))], device)
+    half = _TOKENS // 2
+    ids, labels = (0,) * half, (IGNORE, *(0,) * (half - 1))
+    teacher = torch.zeros(half - 1, shape.hidden, dtype=dtype)
+    batch = pack([Example(ids, labels), Example(ids, labels, teacher)], device)
     rows = _rows(Size.of(batch), device)
     rows.fill(batch, 1.0)
     ranks = Ranks(*(group.rank for group in layer.groups))
     arena = Arena(shape, dtype, device)
-    frame = arena.frame(ranks, rows.ids.shape[0], rows.targets.shape[0], Depth(), _TOKENS)
+    frame = arena.frame(ranks, rows.ids.shape[0], rows.targets.shape[0], Depth(), _TOKENS, rows.weights.shape[0])
     decoder.refresher()()
     decoder.loss_and_grads(rows, frame)
 
@@ -125,7 +132,7 @@ def _adapter(out: int, inner: int, device: torch.device) -> tuple[nn.Parameter, 
 def _rows(size: Size, device: torch.device) -> Rows:
     rows = Rows.empty(size, device)
     # While transformers builds a model, torch's default type is that model's, in every thread.
-    return replace(rows, scale=rows.scale.to(torch.float32))
+    return replace(rows, scale=rows.scale.to(torch.float32), weights=rows.weights.to(torch.float32))
 
 
 def _angles(positions: Tensor, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ def measured(resident: Resident, handle: str, row: Example, way: Way, times: int
     seconds = []
     for _ in range(times):
         begun = time.perf_counter()
-        float(backend.loss_and_grads(pack([row], backend.device), handle, row.answer_tokens, way))
+        float(backend.loss_and_grads(pack([row], backend.device), handle, row.answer_tokens, way)[0])
         seconds.append(time.perf_counter() - begun)
     peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
     return statistics.median(seconds[times // 2 :]), peak

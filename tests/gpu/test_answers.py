@@ -303,8 +303,7 @@ def test_the_adapter_in_training_answers_with_its_present_weights() -> None:
 
 def test_memory_goes_back_at_rest() -> None:
     backend = fused(small().to(CARD, BF16))
-    square = torch.zeros(64, 64, dtype=BF16, device=CARD)
-    square.mm(square)  # cuBLAS takes 32 MiB for a stream's first product, and keeps them
+    torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
     slots = backend.slots()
@@ -317,9 +316,9 @@ def test_memory_goes_back_at_rest() -> None:
     assert bool(found.isfinite().all())
     slots.leave(range(20))
     backend.rest()
+    torch._C._cuda_clearCublasWorkspaces()  # 32 MiB for each stream that products ran on
     torch.cuda.empty_cache()
-    # cuBLAS keeps 32 MiB for the stream that steps ran on: captured training passes may know others of its workspaces.
-    assert torch.cuda.memory_reserved() < before + 50e6
+    assert torch.cuda.memory_reserved() < before + 40e6  # 21e6 measured: pages in which something else lives, too
 
 
 def test_the_first_answer_compiles_nothing_once_warm() -> None:

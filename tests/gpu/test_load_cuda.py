@@ -95,7 +95,7 @@ def test_nf4_is_the_same_and_never_whole_in_16_bits(folder: Path) -> None:
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.load._AHEAD_BYTES", 8_000_000)
+        patch.setattr("core.load_nf4.AHEAD_BYTES", 8_000_000)
         patch.setattr("core.shards._PIECE_BYTES", 2**20)
         made = load_base(models.inspect(str(folder)), "bnb", "bfloat16", CARD).model
     # transformers reserves, and lets go, more than the quantised model before it begins.
