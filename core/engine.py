@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from core import adapters, lora, models
+from core import adapters, lora, models, seal
 from core.config import TrainConfig
 from core.desk import Desk
-from core.device import Device, find_device
+from core.device import Device, find_device, memory_errors
 from core.encode import Encoder, encoder_for
-from core.errors import BusyError, ModelError
+from core.errors import BusyError, ModelError, UserError, WontFitError
 from core.models import ModelInfo, Progress
+from core.seal import Checked, Seal
 from core.text import Text
 from core.transfer import Meter
 from core.turn import TurnLock
@@ -65,6 +66,8 @@ class Engine:
         self.state: State = "absent"
         self.loading = Meter()
         self._resident: Resident | None = None
+        self._seal: Seal | None = None
+        self.checked = Checked()
         self._lock = TurnLock()
         self._attached: dict[str, str] = {}  # adapter -> its name inside PEFT, which allows no dots and no layer names
         self._made = itertools.count()
@@ -95,13 +98,18 @@ class Engine:
 
     @contextlib.contextmanager
     def held(self, holder: str) -> Iterator[None]:
-        """While the block runs, nobody but `holder` can exchange the model: a run's base stays the run's."""
+        """While the block runs, nobody but `holder` can exchange the model: a run's base stays the run's.
+
+        However the block ends, the base is verified after it.
+        """
         with self._lock():
             self._holder = holder
         try:
             yield
         finally:
             self._holder = None
+            with contextlib.suppress(UserError):  # a base that cannot be loaded again says so when it is asked for
+                self.verify()
 
     def load(
         self,
@@ -134,17 +142,54 @@ class Engine:
                     )
                 )
             self._free()
-            self.state = "loading"
-            try:
-                self._resident = _load(info, quant_method, dtype, self.device, told)
-                self.state = "ready"
-            except BaseException as error:
-                self.state = "failed"
-                _forget_frames(error)
+            self._put(info, quant_method, dtype, told)
+            self.checked = Checked.now("verified")
+
+    def _put(self, info: ModelInfo, quant_method: str, dtype: str, told: Progress) -> None:
+        """Load where nothing is loaded, and seal it."""
+        self.state = "loading"
+        try:
+            self._resident = _load(info, quant_method, dtype, self.device, told)
+            self._seal = seal.take(self._resident)
+            self.state = "ready"
+        except BaseException as error:
+            self.state = "failed"
+            _forget_frames(error)
+            self._free()
+            raise
+        finally:
+            self.loading.rest()
+
+    def verify(self) -> None:
+        """Compare the base with its seal; `checked` says what came of it. A base that has changed is loaded anew.
+
+        While somebody holds it that waits for their end. Raises ModelError if it cannot be loaded again.
+        """
+        with self._lock():
+            if self._resident is None:
+                return
+            self.checked = Checked.now(self._compared())
+            if self.checked.state == "changed" and self._holder is None:
+                info, quant_method, dtype = self._what()
                 self._free()
-                raise
-            finally:
-                self.loading.rest()
+                self._put(info, quant_method, dtype, self.loading)
+                self.checked = Checked.now("reloaded")
+
+    def _compared(self) -> seal.State:
+        assert self._resident is not None and self._seal is not None
+        try:
+            with memory_errors():
+                return "verified" if seal.intact(self._seal, self._resident) else "changed"
+        except (
+            WontFitError,
+            RuntimeError,
+        ):  # no memory for it now, or a card that is lost: the next answer will say so
+            return "unknown"
+
+    def _what(self) -> tuple[ModelInfo, str, str]:
+        """What is loaded, by values: see `_has`."""
+        assert self._resident is not None
+        return self._resident.info, self._resident.quant_method, self._resident.dtype
 
     def _has(self, info: ModelInfo, quant_method: str, dtype: str) -> bool:
         """Whether this is what is loaded. A function of its own: no name may hold the old model while it is freed."""
@@ -159,7 +204,8 @@ class Engine:
 
     def _free(self) -> None:
         self.desk.forget()
-        self._resident = None
+        self._resident = self._seal = None
+        self.checked = Checked()
         self._attached.clear()
         gc.collect()
         if self.device.kind == "cuda":
@@ -192,7 +238,10 @@ class Engine:
             self._attached[name] = handle
 
     def attach(self, adapter: adapters.Adapter) -> None:
-        """Make the resident model answer to `adapter.name`; nothing happens if it does. A refused one leaves no trace."""
+        """Make the resident model answer to `adapter.name`; nothing happens if it does. A refused one leaves no trace.
+
+        The base is verified after it; raises ModelError if it has changed.
+        """
         with self.turn() as resident:
             if adapter.name in self._attached:
                 return
@@ -201,6 +250,17 @@ class Engine:
             handle = self._new_handle()
             lora.fill(resident.backend, handle, adapter, config, resident.info)
             self._attached[adapter.name] = handle
+        del resident  # or the model would stay in memory beside the one that may be loaded in its place
+        self.verify()
+        if self.checked.state in ("changed", "reloaded"):
+            self.detach(adapter.name)
+            raise ModelError(
+                Text(
+                    zh=f"加入适配器 {adapter.name} 时发现基座的回答和载入时不同，没有加入它，基座会重新载入。请再试一次。",
+                    en=f"While {adapter.name} was attached the base was found to answer otherwise than when it was loaded. The "
+                    "adapter was not attached, and the base is loaded anew. Try again.",
+                )
+            )
 
     def detach(self, name: str) -> None:
         """Take an adapter out of the model. Unknown names are fine."""

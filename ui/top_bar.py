@@ -5,6 +5,8 @@ Asks the server for the state once a second, and tells the other tabs when a run
 
 from __future__ import annotations
 
+import time
+
 import gradio as gr
 
 from core.downloads import downloads_of
@@ -18,6 +20,7 @@ _TEMPLATE = """
 <header class="oc-top">
   <a class="oc-brand" href="${home}"><span class="oc-mark" aria-hidden="true"><i></i></span>${brand}</a>
   <span class="oc-chip oc-model" data-is="model"></span>
+  <span class="oc-tag oc-seal" data-is="seal" tabindex="0" hidden></span>
   <button type="button" class="oc-pill" data-is="pill" hidden><i></i><span></span></button>
   <b class="oc-bar" data-is="transfer" role="progressbar" hidden><i></i></b>
   <span class="oc-space"></span>
@@ -32,6 +35,11 @@ let key = null, score = null, wait = 1000, timer = null;
 function show(state) {
   part('model').textContent = state.model;
   part('model').title = state.model_title;
+  const seal = part('seal');
+  seal.hidden = !state.seal;
+  seal.className = 'oc-tag oc-seal ' + state.seal_kind;
+  seal.textContent = state.seal;
+  seal.title = state.seal_title;
   const pill = part('pill');
   pill.hidden = !state.pill;
   pill.className = 'oc-pill' + (state.live ? ' live' : '');
@@ -92,12 +100,16 @@ def _shown(page: Page) -> dict[str, object]:
     hits = next((run.hits for run in page.workspace.runs() if run.id == state.run_id), None)
     amount = f"{used / 1e9:.1f} / {show_bytes(total)}"
     under_way = _transfer(page)
+    kind, seal, seal_title = _seal(page)
     return {
         "state": state.state,
         "key": f"{state.state} {state.run_id} {state.model} {len(page.workspace.runs())} {page.workspace.library.revision}",
         "score": str(hits),
         "model": state.model.rstrip("/").rpartition("/")[2],
         "model_title": t("top.model", model=state.model, state=t(_MODEL_STATES.get(state.model_state, "top.absent"))),
+        "seal": seal,
+        "seal_kind": kind,
+        "seal_title": seal_title,
         "pill": in_words(page, *under_way) if under_way else _pill(page, state),
         "transfer": round(100 * under_way[1].share) if under_way else None,
         "live": state.state != "idle" or under_way is not None,
@@ -105,6 +117,23 @@ def _shown(page: Page) -> dict[str, object]:
         "memory_title": t(_MEMORY[page.workspace.engine.device.kind], device=state.device, amount=amount),
         "share": round(100 * min(1.0, used / total)) if total else 0,
     }
+
+
+_SEALS = {
+    "verified": ("ok", "✓", "top.seal.verified", "top.seal.verified.title"),
+    "reloaded": ("warn", "!", "top.seal.reloaded", "top.seal.reloaded.title"),
+    "changed": ("bad", "✕", "top.seal.changed", "top.seal.changed.title"),
+}
+
+
+def _seal(page: Page) -> tuple[str, str, str]:
+    """Kind, words and longer words of what is known of the base; all empty where nothing is."""
+    checked, t = page.workspace.engine.checked, page.t
+    if checked.state not in _SEALS:
+        return "", "", ""
+    kind, mark, words, title = _SEALS[checked.state]
+    moment = time.strftime("%H:%M", time.localtime(checked.at))
+    return kind, f"{mark} {t(words)}", t(title, time=moment)
 
 
 _MEMORY = {"cuda": "top.memory", "cpu": "top.memory.process"}
