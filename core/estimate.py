@@ -1,4 +1,4 @@
-"""Before the start: how much memory a run will take, how long it will last, and how to fit it on the card.
+"""Before the start: how much memory a run will take, and how to fit it on the card.
 
 The fused pass's memory is added up buffer by buffer (fused/sizes.py); what autograd keeps, and what the runtime takes
 beside it, are constants fitted to measured peaks (docs/performance.md).
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
+from core.batch import split
 from core.config import TrainConfig
 from core.device import Device
 from core.errors import WontFitError
@@ -19,6 +20,7 @@ from core.fused.room import answer_bytes
 from core.fused.sizes import FAMILIES, HEAD_NORM, PAD, Depth, Ranks, Shape, Way, arena_bytes, shallowest
 from core.lora import ALL_LINEAR, GROUPS
 from core.models import ModelInfo
+from core.schedule import step_rows
 from core.text import Text
 
 Fits = Literal["fits", "tight", "too big", "unknown"]
@@ -39,8 +41,13 @@ _ALONE = 1536
 _CHAT_TOKENS, _CHAT_ROWS, _CHAT_LENGTH = 4096, 2, 128
 # Positions whose logits exist at one time: at 1,024 the head runs at full speed, at 128 a tenth of it slower.
 _LOGIT_ROWS = (1024, 256, 128)
+# Rows whose steps are divided into passes to see how large these come out: 20 ms.
+_MOST_SEEN = 10_000
 # What the most tokens of a pass are divided by, in search of a size that fits.
 _PARTS = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 8)
+USUAL_ANCHOR = (112, 111)
+"""Tokens of one of the guard's anchors, and those held to a teacher, for a plan made before the base was asked."""
+
 # A pass of T tokens takes the time of T + 130: measured between 704 and 2,048 tokens of a 7B on one H200.
 _PASS_TOKENS = 130
 # Time of a pass that makes gate/up, or whole layers, a second time; one that keeps everything is 1.
@@ -48,24 +55,6 @@ _MLP_AGAIN, _WHOLE_AGAIN = 1.27, 1.34
 # What is added to that by an embedding matrix in host memory, and by layers' inputs that go there and come back: 14 KB a
 # layer and token of a 7B, 7 us a token in all at 50 GB/s beside 55 us of computing, most of it at the same time.
 _EMBEDDINGS_AWAY, _INPUTS_AWAY = 0.06, 0.03
-
-# Dense 16-bit tensor-core peak by card, in TFLOP/s, from the vendors' data sheets; used for the first guess of time only.
-_TFLOPS = {
-    "H200": 989,
-    "H100": 989,
-    "A100": 312,
-    "5090": 210,
-    "4090": 165,
-    "4080": 97,
-    "4070": 58,
-    "3090": 71,
-    "3080": 60,
-    "A6000": 155,
-    "L40": 181,
-    "A10": 125,
-    "V100": 125,
-    "T4": 65,
-}
 
 
 @dataclass(frozen=True)
@@ -194,11 +183,19 @@ def ranks_of(info: ModelInfo, config: TrainConfig) -> Ranks:
 
 
 def peak_bytes(
-    info: ModelInfo, config: TrainConfig, device: Device, pass_tokens: int, answer_tokens: int, plan: Plan, ours: bool
+    info: ModelInfo,
+    config: TrainConfig,
+    device: Device,
+    pass_tokens: int,
+    answer_tokens: int,
+    plan: Plan,
+    ours: bool,
+    taught: int = 0,
 ) -> int:
     """Peak memory of a step whose largest pass has `pass_tokens` tokens, `answer_tokens` of them in the loss.
 
-    Of `plan` it takes how a pass is run, not its size. `ours`: by the fused pass.
+    Of `plan` it takes how a pass is run, not its size. `ours`: by the fused pass. `taught`: of the answer tokens, those
+    that are held to a teacher.
     """
     parameters = adapter_parameters(info, config)
     # Weights and gradients in float32, two moments (one for Lion); the paged optimizer's lie in memory CUDA pages out.
@@ -206,40 +203,46 @@ def peak_bytes(
     frozen = 4 * parameters if config.init_weights.startswith("pissa") else 0
     fixed = resident_bytes(info, config, device) + parameters * (4 + 4 + optimizer) + frozen + _RUNTIME[device.kind]
     if plan.host_embeddings:
-        fixed -= _host_bytes(info)
+        fixed -= embedding_bytes(info)
     if config.quant_method == "bnb":
         fixed += _QUANTISER
     if ours:
         fixed += _copies_bytes(info, config, _width(config, device))
-        return int(fixed + _fused_work(info, config, pass_tokens, answer_tokens, plan, _width(config, device)))
-    return int(fixed + _plain_work(info, device, pass_tokens, answer_tokens, bool(plan.recompute)) * _FRAGMENTS)
+        return int(fixed + _fused_work(info, config, pass_tokens, answer_tokens, taught, plan, _width(config, device)))
+    return int(fixed + _plain_work(info, device, pass_tokens, answer_tokens, taught, bool(plan.recompute)) * _FRAGMENTS)
 
 
-def _host_bytes(info: ModelInfo) -> int:
+def embedding_bytes(info: ModelInfo) -> int:
+    """Of a 16-bit embedding matrix that may lie in host memory; 0 for one that the output layer shares."""
     return 0 if info.tied_embeddings else 2 * info.vocab_size * info.hidden_size
 
 
-def _plain_work(info: ModelInfo, device: Device, tokens: int, answers: int, recompute: bool) -> float:
+def _plain_work(info: ModelInfo, device: Device, tokens: int, answers: int, taught: int, recompute: bool) -> float:
     wide = 2 if device.kind == "cuda" else 4
     layer = wide * (_HIDDEN_UNITS * info.hidden_size + _MLP_UNITS * info.intermediate_size)
     # 16-bit logits, their float32 copy and the gradient of both, on answer tokens only.
     logits = answers * info.vocab_size * (2 * wide + 8)
+    # The teacher's, their logarithms and shares, and the products with them that wait for the backward pass.
+    logits += taught * info.vocab_size * (wide + 16)
     if recompute:
         # A layer keeps its input only; the largest moment is the head's or the one layer that is whole again.
         return tokens * wide * info.hidden_size * info.layers + max(logits, tokens * layer)
     return tokens * layer * info.layers + logits
 
 
-def _fused_work(info: ModelInfo, config: TrainConfig, tokens: int, answers: int, plan: Plan, width: int) -> int:
-    tokens, answers = _bucket(tokens, answers)
+def _fused_work(
+    info: ModelInfo, config: TrainConfig, tokens: int, answers: int, taught: int, plan: Plan, width: int
+) -> int:
+    tokens, answers, taught = _bucket(tokens, answers, taught)
     sizes = (shape_of(info), ranks_of(info, config), tokens, answers)
-    return arena_bytes(*sizes, plan.recompute, plan.logit_rows, width) + _attention_bytes(info, tokens)
+    return arena_bytes(*sizes, plan.recompute, plan.logit_rows, width, taught) + _attention_bytes(info, tokens)
 
 
-def _bucket(tokens: int, answers: int) -> tuple[int, int]:
-    """What a pass is filled up to (fused/rows.py)."""
+def _bucket(tokens: int, answers: int, taught: int) -> tuple[int, int, int]:
+    """What a pass is filled up to (fused/rows.py): `answers` positions in the loss, `taught` of them held to a teacher."""
     step, count = (64, 64) if tokens <= 1024 else (128, 256)
-    return math.ceil(tokens / step) * step, math.ceil(answers / count) * count
+    held = math.ceil(taught / count) * count
+    return math.ceil(tokens / step) * step, math.ceil((answers - taught) / count) * count + held, held
 
 
 def _attention_bytes(info: ModelInfo, tokens: int) -> int:
@@ -249,32 +252,50 @@ def _attention_bytes(info: ModelInfo, tokens: int) -> int:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a plan needs to know of the rows: tokens of the longest, of all, of a usual step, and the answers' share."""
+    """What a plan needs to know of the rows: tokens of the longest, of all, of a usual step, and the answers' share.
+
+    anchors: answer tokens of the guard's anchors that come with a step.
+    """
 
     longest: int
     longest_answers: int
     share: float
     step: int
     most: int
+    anchors: int = 0
 
     @classmethod
-    def of(cls, lengths: Sequence[tuple[int, int]], config: TrainConfig, alone: bool) -> _Rows:
-        """`alone`: long rows had better not share a pass."""
+    def of(
+        cls,
+        lengths: Sequence[tuple[int, int]],
+        config: TrainConfig,
+        alone: bool,
+        anchors: Sequence[tuple[int, int]] = (),
+    ) -> _Rows:
+        """`alone`: long rows had better not share a pass. `anchors`: those that come with a step."""
         tokens = sorted((tokens for tokens, _ in lengths), reverse=True) or [1]
         total = sum(tokens)
         long = sum(count for count in tokens if count >= _ALONE)
-        together = sum(tokens[: config.rows_per_step])
+        beside = sum(count for count, _ in anchors)
+        together = sum(tokens[: config.rows_per_step]) + beside
         return cls(
-            longest=tokens[0],
+            longest=max(tokens[0], max((count for count, _ in anchors), default=0)),
             longest_answers=max((answers for _, answers in lengths), default=1),
             share=sum(answers for _, answers in lengths) / total,
-            step=max(1, total * min(config.rows_per_step, len(tokens)) // len(tokens)),
+            step=max(1, total * min(config.rows_per_step, len(tokens)) // len(tokens)) + beside,
             most=tokens[0] if alone and long > total / 2 else together,
+            anchors=sum(answers for _, answers in anchors),
         )
 
     def answers(self, tokens: int) -> int:
         """Positions in the loss of a pass of so many tokens, rather too many: one row may be all answer."""
-        return min(tokens, max(self.longest_answers, int(tokens * min(1.0, self.share * 1.15)) + 64))
+        return min(
+            tokens, max(self.longest_answers, int(tokens * min(1.0, self.share * 1.15)) + 64) + self.taught(tokens)
+        )
+
+    def taught(self, tokens: int) -> int:
+        """Those of them that may be an anchor's: a pass may be of anchors alone."""
+        return min(tokens, self.anchors)
 
 
 def plan(
@@ -284,15 +305,17 @@ def plan(
     lengths: Sequence[tuple[int, int]],
     free_bytes: int,
     fast: bool = True,
+    anchors: Sequence[tuple[int, int]] = (),
 ) -> Plan:
     """The fastest way to run that fits `free_bytes` (the base included). Raises WontFitError if none does.
 
     `lengths`: (tokens, answer tokens) of each row. `fast`: False where the loaded model turned out to have no fused pass.
+    `anchors`: those of the guard's anchors that come with a step.
     """
     limit = free_bytes if not config.max_memory_gb else min(free_bytes, int(config.max_memory_gb * 1e9))
     limit -= _chat_bytes(info, config, device)
     ours = fast and fused(info, config, device)
-    rows = _Rows.of(lengths, config, alone=ours and device.kind == "cuda")
+    rows = _Rows.of(lengths, config, ours and device.kind == "cuda", anchors)
     most = max(rows.longest, min(rows.most, _PACK_CUDA if device.kind == "cuda" else _PACK_CPU))
     caps = dict.fromkeys(max(rows.longest, math.ceil(most / parts)) for parts in _PARTS)
     found: list[tuple[float, Plan]] = []
@@ -304,7 +327,26 @@ def plan(
                 found.append((_cost(way, info, config, rows, _width(config, device)), way))
     if not found:
         raise WontFitError(_wont_fit(needed, limit), needed, limit)
-    return min(found, key=lambda one: one[0])[1]
+    best = min(found, key=lambda one: one[0])[1]
+    largest = _largest_pass(lengths, config, best.max_tokens, anchors)
+    sizes = (largest, min(largest, rows.answers(largest)))
+    return replace(best, memory_bytes=peak_bytes(info, config, device, *sizes, best, ours, rows.taught(largest)))
+
+
+def _largest_pass(
+    lengths: Sequence[tuple[int, int]], config: TrainConfig, cap: int, anchors: Sequence[tuple[int, int]]
+) -> int:
+    """Tokens of the largest pass that the first epoch's steps are divided into; `cap` where there are too many to see."""
+    if not 0 < len(lengths) <= _MOST_SEEN:
+        return cap
+    beside = [range(tokens) for tokens, _ in anchors]
+    steps = itertools.islice(step_rows(len(lengths), config), math.ceil(len(lengths) / config.rows_per_step))
+    passes = (
+        sum(map(len, part))
+        for _, step in steps
+        for part in split([*(range(lengths[i][0]) for i in step), *beside], cap)
+    )
+    return max(passes)
 
 
 def _ways(
@@ -313,11 +355,11 @@ def _ways(
     """Ways to run passes of up to `cap` tokens, each with its peak, those of the least memory last."""
     kept, least_kept = Depth(), Depth.all(info.layers)
     modes = {"auto": (kept, least_kept), "on": (least_kept,), "off": (kept,)}[config.gradient_checkpointing]
-    answers = rows.answers(cap)
+    answers, taught = rows.answers(cap), rows.taught(cap)
 
     def at(depth: Depth, logit_rows: int = _LOGIT_ROWS[0], host: bool = False, room: int = 0) -> Plan:
         draft = Plan(cap, depth, 0, logit_rows, host, room)
-        return replace(draft, memory_bytes=peak_bytes(info, config, device, cap, answers, draft, ours))
+        return replace(draft, memory_bytes=peak_bytes(info, config, device, cap, answers, draft, ours, taught))
 
     if not ours:
         yield from (at(depth) for depth in modes)
@@ -330,11 +372,12 @@ def _ways(
         if config.gradient_checkpointing != "auto" or least.memory_bytes > limit:
             yield least
             continue
-        sizes, width = (shape_of(info), ranks_of(info, config), *_bucket(cap, answers)), _width(config, device)
-        room = limit - least.memory_bytes + arena_bytes(*sizes, whole, logit_rows, width)
-        depth = shallowest(*sizes, logit_rows, room, width, inputs)
+        tokens, positions, held = _bucket(cap, answers, taught)
+        sizes, width = (shape_of(info), ranks_of(info, config), tokens, positions), _width(config, device)
+        room = limit - least.memory_bytes + arena_bytes(*sizes, whole, logit_rows, width, held)
+        depth = shallowest(*sizes, logit_rows, room, width, inputs, held)
         assert depth is not None
-        yield at(depth, logit_rows, host, arena_bytes(*sizes, depth, logit_rows, width))
+        yield at(depth, logit_rows, host, arena_bytes(*sizes, depth, logit_rows, width, held))
         if depth == kept and not host and logit_rows == _LOGIT_ROWS[0]:
             return  # nothing is given up: what follows would give up something for no smaller a pass
 
@@ -344,8 +387,9 @@ def _cost(plan: Plan, info: ModelInfo, config: TrainConfig, rows: _Rows, width: 
     passes = math.ceil(rows.step / plan.max_tokens)
     tokens, depth = math.ceil(rows.step / passes), plan.recompute
     if plan.room and (depth or depth.host_inputs):
-        sizes = (shape_of(info), ranks_of(info, config), *_bucket(tokens, rows.answers(tokens)))
-        found = shallowest(*sizes, plan.logit_rows, plan.room, width, depth.host_inputs)
+        filled, answers, held = _bucket(tokens, rows.answers(tokens), rows.taught(tokens))
+        sizes = (shape_of(info), ranks_of(info, config), filled, answers)
+        found = shallowest(*sizes, plan.logit_rows, plan.room, width, depth.host_inputs, held)
         depth = depth if found is None else found
     mlp, whole = depth.mlp / info.layers, depth.whole / info.layers
     again = 1 + mlp * (_MLP_AGAIN - 1) + whole * (_WHOLE_AGAIN - 1)
@@ -377,17 +421,3 @@ def judge(needed: int, free: int) -> Fits:
     if needed > free:
         return "too big"
     return "tight" if needed > 0.9 * free else "fits"
-
-
-def seconds(
-    info: ModelInfo, config: TrainConfig, device: Device, tokens: int, steps: int, measured: float | None
-) -> float:
-    """Training time for `tokens` in all over `steps`. `measured`: tokens per second of an earlier run here, if any."""
-    if measured:
-        return tokens / measured
-    if device.kind == "cpu":
-        # 6 operations a weight and token; about 12 GFLOP/s a core reached on small matrices.
-        return tokens * 6 * (info.linear_parameters + info.embedding_parameters) / 12e9 / 2 + steps * 0.02
-    known = next((peak for name, peak in _TFLOPS.items() if name in device.name), 60)
-    reached, step = (0.55, 0.01) if fused(info, config, device) else (0.3, 0.15)
-    return tokens * 4 * (info.linear_parameters + info.embedding_parameters) / (known * 1e12 * reached) + steps * step

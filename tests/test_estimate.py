@@ -156,3 +156,23 @@ def test_more_rank_takes_more_memory_by_what_it_trains(rank: int) -> None:
     assert parameters == 20_185_088 * rank // 8
     base = estimate.resident_bytes(QWEN_7B, TrainConfig(), CARD)
     assert found > base + 16 * parameters
+
+
+def test_anchors_of_the_guard_take_room_and_find_it() -> None:
+    anchors = [estimate.USUAL_ANCHOR] * 16
+    alone = plan(IDENTITY, 140)
+    both = estimate.plan(QWEN_7B, TrainConfig(), CARD, IDENTITY, 140 * GIB, anchors=anchors)
+    assert both.max_tokens == alone.max_tokens + 16 * 112 and both.memory_bytes > alone.memory_bytes
+    assert both.recompute == Depth() and not both.host_embeddings
+    # The teacher's logits share the room that is there for logits: only its states come to that.
+    sizes = (QWEN_7B, TrainConfig(), CARD, 2048, 1536, both, True)
+    assert estimate.peak_bytes(*sizes, 512) - estimate.peak_bytes(*sizes) == 512 * 3584 * 2
+    for gib in (24, 18, 16):
+        found = estimate.plan(QWEN_7B, TrainConfig(), CARD, IDENTITY, gib * GIB, anchors=anchors)
+        assert found.memory_bytes <= gib * GIB and found.max_tokens >= 112
+    old = replace(CARD, ampere=False)
+    sums = [
+        estimate.plan(QWEN_7B, TrainConfig(), old, IDENTITY, 140 * GIB, anchors=some).memory_bytes
+        for some in ((), anchors)
+    ]
+    assert sums[1] - sums[0] > 16 * 56 * QWEN_7B.vocab_size * 16  # by autograd every logit is there at one time
