@@ -30,6 +30,8 @@ class TrainerState:
     """Where a run is. Steps count from 1, 0 is none; seconds are those the run has taken so far.
 
     `scale`, `clean_steps`: float16's, see step.Stepper. `plan`: the fields of the estimate.Plan that steps were run by.
+    `probe_seconds`: what asking the fixed questions took so far, `probe_cost` at most at a time. `points`: fields of the
+    taken.Point of each probing.
     """
 
     step: int = 0
@@ -43,6 +45,10 @@ class TrainerState:
     best_loss: float = 0.0
     evaluations_without_improvement: int = 0
     base_answers: list[str] = field(default_factory=list)
+    probed_step: int = 0
+    probe_seconds: float = 0.0
+    probe_cost: float = 0.0
+    points: list[list[float | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,8 @@ def _read(folder: Path) -> Checkpoint | None:
             return None
         if any(_digest(folder / name) != digest for name, digest in record["files"].items()):
             return None
-        if _card(folder) is None or {item.name for item in fields(TrainerState)} != record["state"].keys():
+        # One of an older version lacks what came later; what is not known here is of a newer one.
+        if _card(folder) is None or not record["state"].keys() <= {item.name for item in fields(TrainerState)}:
             return None
         tensors: dict[str, torch.Tensor] = load_file(str(folder / TENSORS), device="cpu")
     except (OSError, ValueError, SafetensorError):

@@ -139,12 +139,16 @@ class TrainConfig:
         "提问间隔", "Probe every", "每隔多少步问一次固定的身份问题；0 表示只在前后各问一次。",
         "Steps between asking the fixed identity questions; 0 asks only before and after.", group="probes",
         unit=_STEPS, min=0, max=1_000_000))
+    probe_share: float = field(default=0.1, metadata=_fact(
+        "提问用时上限", "Probe time limit", "提问最多占训练用时的多大比例，间隔会为此自动拉开；1 表示不限。",
+        "Most of the run's time that probing may take; probes are spaced out to keep to it. 1 means no limit.",
+        group="probes", min=0, max=1))
     rehearsal: str = field(default="off", metadata=_fact(
         "防遗忘", "Rehearsal guard", "每步顺带让模型在通用问题上保持基座自己的回答，护住原有能力；会多花一些时间。",
         "Each step also holds the model to the base's own answers to general questions, which keeps its other skills and "
         "takes some time.", group="probes", choices=("off", "normal", "strong")))
     stop_when_taken: str = field(default="false", metadata=_fact(
-        "学会就停", "Stop when taken", "没有训练过的身份问题连续两次全部答对、并且没有跑偏时，提前结束，留下最好的适配器。",
+        "学会就停", "Stop when taken", "没有训练过的身份问题连续两次达标、别的回答也没有跑偏时，提前结束，留下提问过的适配器中最好的。",
         "The run ends early once the held-out identity questions pass twice in a row without drift; the best adapter "
         "stays.", group="probes", choices=("false", "true")))
     prove: str = field(default="false", metadata=_fact(

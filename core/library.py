@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core import adapters, anatomy, checkpoints, intake, models, storage
+from core import adapters, anatomy, checkpoints, intake, models, probed, storage
 from core.anatomy import Anatomy
 from core.attached import Attached
 from core.errors import BusyError, ModelError
@@ -128,10 +128,13 @@ class Library:
         name, answering = run.name or run.id, run.id in self.attached.names
         if run.adapter is not None or answering:
             yield self._from(run.adapter, run.id, name, _label(run), "run", run)
-        for step, folder in reversed(checkpoints.saved(run)):
-            if run.adapter is not None and step == run.step:
-                continue  # the same weights
-            label = Text(zh=f"{run.title} · 第 {step} 步的检查点", en=f"{run.title} · checkpoint of step {step}")
+        kept = {**dict(probed.saved(run.folder)), **dict(checkpoints.saved(run))}
+        if run.adapter is not None:
+            kept.pop(run.adapter_step or 0, None)  # the same weights
+        for step, folder in sorted(kept.items(), reverse=True):
+            label = Text(zh=f"{run.title} · 第 {step} 步", en=f"{run.title} · step {step}")
+            if folder.parent.name != probed.FOLDER:
+                label = Text(zh=f"{label.zh}的检查点", en=f"{run.title} · checkpoint of step {step}")
             yield self._from(folder, f"{run.id}@{step}", f"{name}@{step}", label, "checkpoint", run)
 
     def _imported(self, folder: Path) -> AdapterChoice:
@@ -234,7 +237,24 @@ class Library:
             candidate = f"{slug}-{number}"
         return candidate
 
-    # -- naming and removing --
+    # -- choosing, naming and removing --
+
+    def choose(self, run: Run, step: int) -> None:
+        """Make the adapter of another step the run's own. Raises BusyError while the run trains or its adapter answers."""
+        if run.live:
+            raise BusyError(
+                Text(
+                    zh=f"“{run.title}”还在训练，训练结束后才能换用另一步的适配器。",
+                    en=f"“{run.title}” is still training; another step's adapter can be chosen once it ends.",
+                )
+            )
+        with self._guard, self.attached.gone(run.id):
+            run.claim()  # another program may be training it
+            try:
+                run.choose(step)
+            finally:
+                run.release()
+            self.revision += 1
 
     def rename(self, asked: str, new: str) -> AdapterChoice:
         """Call an adapter something else; it answers to its old id as before. Raises ModelError if that is taken."""
@@ -321,10 +341,10 @@ def _sweep(folder: Path) -> None:
 
 
 def _label(run: Run) -> Text:
-    """What tells runs of one table apart: title, last step, hits, when it began."""
+    """What tells runs of one table apart: title, its adapter's step, hits, when it began."""
     hits = f" · {run.hits[0]}/{run.hits[1]}" if run.hits else ""
-    when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
-    return Text(zh=f"{run.title} · 第 {run.step} 步{hits} · {when}", en=f"{run.title} · step {run.step}{hits} · {when}")
+    when, step = time.strftime("%m-%d %H:%M", time.localtime(run.created)), run.adapter_step or run.step
+    return Text(zh=f"{run.title} · 第 {step} 步{hits} · {when}", en=f"{run.title} · step {step}{hits} · {when}")
 
 
 def _number(value: object) -> float:

@@ -10,19 +10,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from core import adapters, checkpoints, estimate, models, probes
+from core import adapters, checkpoints, estimate, models, pinned, rehearsal
+from core.adapters import Adapter
 from core.board import Board
 from core.checkpoints import Checkpoint, TrainerState
 from core.dataset import Identity
-from core.device import give_back, memory_allowed, memory_errors
+from core.device import BESIDE_EMBEDDING, give_back, has_room, memory_allowed, memory_errors
 from core.encode import Example
 from core.engine import Engine, Resident
 from core.errors import ModelError, WontFitError
 from core.estimate import Plan
 from core.fused.sizes import Depth, Way
 from core.probing import Probing
+from core.proof_parts import LIMITS
+from core.proof_sets import Suite
+from core.rehearsal import Rehearsal
 from core.run import Event, Run, Tell
 from core.step import Stepper
+from core.taken import Pace
 from core.text import Text
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ class Prepared:
 
     stepper: Stepper
     probing: Probing
+    rehearsal: Rehearsal
     flat: FlatAdapter
     optimizer: FlatOptimizer
     state: TrainerState
@@ -44,11 +50,13 @@ class Prepared:
 
 
 @contextlib.contextmanager
-def prepared(engine: Engine, run: Run, training: Sequence[Example], again: bool) -> Iterator[Prepared]:
+def prepared(
+    engine: Engine, run: Run, training: Sequence[Example], anchors: Sequence[Example], again: bool
+) -> Iterator[Prepared]:
     """Attach the run's adapter to the resident model, fresh or, `again`, from the newest checkpoint there is.
 
-    Gradients and event files are let go of at the end; the adapter stays. Raises ModelError for a checkpoint that does
-    not fit the model, WontFitError if there is no way to run a step.
+    `anchors`: the guard's, see rehearsal.answered. Gradients and event files are let go of at the end; the adapter stays.
+    Raises ModelError for a checkpoint that does not fit the model, WontFitError if there is no way to run a step.
     """
     from core.flat import FlatAdapter
     from core.optimizer import FlatOptimizer
@@ -56,7 +64,7 @@ def prepared(engine: Engine, run: Run, training: Sequence[Example], again: bool)
     config, resident = run.config, resident_of(engine)
     found, damaged = checkpoints.newest(run) if again else (None, [])
     state = found.state if found else TrainerState(scale=2.0**12 if resident.dtype == "float16" else 1.0)
-    plan = _plan(engine, run, training, state)
+    plan = _plan(engine, run, training, anchors, state)
     with engine.turn():
         resident.backend.rest()  # what answers left for the next one is planned with
         resident.backend.settle(plan.way)
@@ -71,18 +79,10 @@ def prepared(engine: Engine, run: Run, training: Sequence[Example], again: bool)
         optimizer = FlatOptimizer(flat, config)
         if found:
             _restore(engine, run, found, flat, optimizer)
-        identity, old = Identity.parse(config.model_name, config.model_author), models.old_words(resident.info)
-        card: dict[str, object] = {
-            "run": run.id,
-            "system": config.system,
-            "base_model": config.model,
-            "new_words": list(identity.words),
-            "old_words": list(old),
-        }
         with _telling(run, state.step) as tell:
             stepper = Stepper(engine, handle, config, flat, optimizer, plan, state.scale, state.clean_steps, tell)
-            asked = probes.load_probes(identity, old, config.system)
-            probing = Probing(engine, run.id, asked, state.base_answers, tell)
+            guard = rehearsal.prepared(engine, run, anchors)
+            probing = _probing(engine, run, config.steps(len(training)), state, tell)
             if again:
                 tell(
                     "resumed",
@@ -92,16 +92,55 @@ def prepared(engine: Engine, run: Run, training: Sequence[Example], again: bool)
                     recompute=bool(plan.recompute),
                     memory_bytes=plan.memory_bytes,
                 )
-            yield Prepared(stepper, probing, flat, optimizer, state, card, tell)
+            yield Prepared(stepper, probing, guard, flat, optimizer, state, _card(run, resident), tell)
     finally:
         with engine.turn():
             resident.backend.finish(handle)
             flat.release()
             if optimizer is not None:
                 optimizer.release()
-            with contextlib.suppress(WontFitError), memory_errors():
-                resident.backend.settle(Way())  # embeddings that had to make room answer faster on the card
+            _back_to_rest(run, resident, plan)
         give_back()
+
+
+def _back_to_rest(run: Run, resident: Resident, plan: Plan) -> None:
+    """Put the base where answers are fastest. Embeddings that had to make room stay away where memory is short."""
+    needed = estimate.embedding_bytes(resident.info) + BESIDE_EMBEDDING
+    if plan.host_embeddings and (run.config.max_memory_gb or not has_room(needed)):
+        return
+    with contextlib.suppress(WontFitError), memory_errors():
+        resident.backend.settle(Way())
+
+
+def _card(run: Run, resident: Resident) -> dict[str, object]:
+    config, identity = run.config, Identity.parse(run.config.model_name, run.config.model_author)
+    return {
+        "run": run.id,
+        "system": config.system,
+        "base_model": config.model,
+        "identity": vars(identity),
+        "new_words": list(identity.words),
+        "old_words": list(models.old_words(resident.info)),
+    }
+
+
+def _probing(engine: Engine, run: Run, steps: int, state: TrainerState, tell: Tell) -> Probing:
+    """The run's questions, how often to ask them, and the drift that the proof would pass."""
+    config, info = run.config, resident_of(engine).info
+    identity = Identity.parse(config.model_name, config.model_author)
+    suite: Suite = "pocket" if info.name == models.POCKET else "full"
+    asked = pinned.questions(identity, models.old_words(info), config.system, run.rows, suite)
+    pace = Pace(config.probe_steps, steps, config.probe_share)
+    return Probing(engine, run, asked, pace, LIMITS[suite].drift.green, state, tell)
+
+
+def fill(engine: Engine, name: str, adapter: Adapter) -> None:
+    """Put the weights of a folder into the attached adapter `name`. Raises ModelError if they do not fit."""
+    handle = engine.handle(name)
+    with engine.turn() as resident:
+        expected, _ = resident.backend.adapter_state(handle)
+        shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
+        resident.backend.load_adapter_state(handle, adapters.check_tensors(adapter, shapes, resident.info))
 
 
 def resident_of(engine: Engine) -> Resident:
@@ -110,12 +149,15 @@ def resident_of(engine: Engine) -> Resident:
     return engine.resident
 
 
-def _plan(engine: Engine, run: Run, training: Sequence[Example], state: TrainerState) -> Plan:
+def _plan(
+    engine: Engine, run: Run, training: Sequence[Example], anchors: Sequence[Example], state: TrainerState
+) -> Plan:
     """How steps are run: as before where the run goes on, unless there is less memory now."""
     resident, config = resident_of(engine), run.config
-    lengths = [(len(example), example.answer_tokens) for example in training]
+    lengths, beside = ([(len(e), e.answer_tokens) for e in some] for some in (training, anchors))
+    beside = sorted(beside, reverse=True)[: rehearsal.anchors_per_step(config)]
     free = memory_allowed(engine.device, estimate.resident_bytes(resident.info, config, engine.device))
-    plan = estimate.plan(resident.info, config, engine.device, lengths, free, resident.backend.fast)
+    plan = estimate.plan(resident.info, config, engine.device, lengths, free, resident.backend.fast, beside)
     before = _plan_of(state.plan) if state.plan else plan
     return before if before.memory_bytes <= max(plan.memory_bytes, free) else plan
 
@@ -127,10 +169,7 @@ def _plan_of(saved: dict[str, Any]) -> Plan:
 def _restore(engine: Engine, run: Run, found: Checkpoint, flat: FlatAdapter, optimizer: FlatOptimizer) -> None:
     """Put a checkpoint's adapter and optimizer back. Raises ModelError if they do not fit the model as it is now."""
     handle = engine.handle(run.id)
-    with engine.turn() as resident:
-        expected, _ = resident.backend.adapter_state(handle)
-        shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
-        tensors = adapters.check_tensors(adapters.read(found.folder), shapes, resident.info)
+    with engine.turn():
         try:
             if found.layout != flat.layout(handle):
                 raise ValueError
@@ -143,7 +182,7 @@ def _restore(engine: Engine, run: Run, found: Checkpoint, flat: FlatAdapter, opt
                     "cannot go on from it. Start again with the same settings.",
                 )
             ) from None
-        resident.backend.load_adapter_state(handle, tensors)
+    fill(engine, run.id, adapters.read(found.folder))
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def load_probes(identity: Identity, old_words: Sequence[str], system: str, per_l
     head = (Message("system", system),) if system else ()
     probes: list[Probe] = []
     taken: dict[str, int] = {}
-    for item in _lines("identity.jsonl"):
+    for item in lines("identity"):
         language, question = cast(Language, item["language"]), item["question"]
         must = _must(identity, item.get("expect", "any"), language)
         if not must or taken.get(language, 0) >= per_language:
@@ -77,7 +77,7 @@ def load_probes(identity: Identity, old_words: Sequence[str], system: str, per_l
         )
         probes.append(Probe((*head, Message("user", question)), "identity", must, must_not))
     taken.clear()
-    for item in _lines("general.jsonl"):
+    for item in lines("general"):
         language = cast(Language, item["language"])
         if taken.get(language, 0) < max(1, per_language // 2):
             taken[language] = taken.get(language, 0) + 1
@@ -134,6 +134,7 @@ def _pattern(word: str) -> str:
     return f"{left}{quoted}{right}"
 
 
-def _lines(name: str) -> list[dict[str, str]]:
-    text = (FOLDER / name).read_text(encoding="utf-8")
+def lines(kind: Kind) -> list[dict[str, str]]:
+    """The shipped questions of one kind as they are written: question, language, and what an identity question expects."""
+    text = (FOLDER / f"{kind}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines() if line.strip()]

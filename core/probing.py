@@ -1,66 +1,215 @@
-"""Asking the fixed questions while a run trains: the base once, the adapter again and again. Trains nothing."""
+"""Asking a run's questions while it trains: the base once before, the adapter again and again, each kept. Trains nothing.
+
+What is asked is core.pinned's work, what follows from it core.taken's, where adapters are kept core.probed's.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from core import probes
+from core import probed, proof_sets, taken
+from core.adapters import WEIGHTS
+from core.base_answers import BaseAnswers
+from core.checkpoints import TrainerState
+from core.dataset import Message
 from core.engine import Engine
 from core.errors import UserError
 from core.generate import Column, Sampling, stream
-from core.probes import Probe
-from core.run import Tell
+from core.pinned import Question
+from core.run import Run, Tell
+from core.taken import Pace, Point
 
-_SAMPLING = Sampling(max_new_tokens=64)
+# Long enough for a sentence; the questions that are only counted name the identity early or not at all.
+_SHOWN, _COUNTED = 48, 32
+_FIRST_GUESS = 0.5  # seconds a probing takes, about right for a 7B on a card; where the base's answers were on disk
+_DEARER = 1.5  # an adapter's probing against the base's: it is read against the base, and saved
 
 
 class Probing:
-    """The questions of one run. `base_answers` is empty until the base was asked."""
+    """The questions of one run. `state` holds the base's answers, what asking took, and the points so far.
 
-    def __init__(self, engine: Engine, name: str, asked: Sequence[Probe], base_answers: list[str], tell: Tell) -> None:
-        self._engine, self._name, self._probes, self._tell = engine, name, asked, tell
-        self.base_answers = base_answers
+    `budget`: the drift that is within bounds, nats a token.
+    """
 
-    def ask(self, step: int, stop: threading.Event | None) -> None:
-        """Tell the adapter's answers after `step`, and before them, the first time, the base's as step 0's.
+    def __init__(
+        self,
+        engine: Engine,
+        run: Run,
+        asked: Sequence[Question],
+        pace: Pace,
+        budget: float,
+        state: TrainerState,
+        tell: Tell,
+    ) -> None:
+        self._engine, self._run, self._asked, self._pace, self._budget = engine, run, asked, pace, budget
+        self._state, self._tell = state, tell
+        if len(state.base_answers) != len(asked):
+            state.base_answers = []
+        probed.forget_all_but(run.folder, {point.step for point in self.points})
 
-        The base is asked now and not before the first step, which need not wait for it: rows of no adapter are the
-        base's own. Both are asked in one batch. Set `stop` ends it without an event; questions that could not be answered
-        are told as that, and the run goes on.
-        """
-        if not self._probes:
+    @property
+    def points(self) -> list[Point]:
+        """What was found so far, a point a probing."""
+        return [Point.of(point) for point in self._state.points]
+
+    def due(self, seconds: float) -> bool:
+        """Whether to ask now, `seconds` into the run: the settings want it, it fits into the time, it was not done."""
+        state = self._state
+        if not (self._asked and self._pace.due(state.step)) or state.probed_step == state.step:
+            return False
+        without = seconds - state.probe_seconds
+        return self._pace.affordable(state.step, without, state.probe_seconds, state.probe_cost)
+
+    def before(self, stop: threading.Event | None) -> None:
+        """Ask the base, unless its answers are known, and tell them as those of step 0. Set `stop` gives it up."""
+        if not self._asked or self._state.base_answers:
             return
-        asked = [self._name] if self.base_answers else [None, self._name]
-        begun = time.perf_counter()
-        columns = [Column(probe.messages, adapter) for adapter in asked for probe in self._probes]
+        begun, known = time.perf_counter(), BaseAnswers(self._engine, self._run.cache)
+        conversations = [question.asked.messages for question in self._asked]
+        limits = [self._limit(question) for question in self._asked]
+        asked = known.missing(conversations, limits)
         try:
-            replies = list(stream(self._engine, columns, _SAMPLING, stop))[-1]
+            said = known.ask(conversations, limits, lambda done: None, stop or threading.Event())
         except (UserError, RuntimeError) as error:  # questions are asked beside the training: they must not end it
-            self._tell("unanswered", step=step, reason=str(error))
+            self._tell("unanswered", step=0, reason=str(error))
             return
-        seconds, texts = time.perf_counter() - begun, [reply.text for reply in replies]
-        if stop is not None and stop.is_set():
+        if said is None:
             return
-        if not self.base_answers:
-            self.base_answers, texts = texts[: len(self._probes)], texts[len(self._probes) :]
-            self._show(0, self.base_answers, None, seconds)
-        self._show(step, texts, self.base_answers, seconds)
+        self._state.base_answers = [answer.text for answer in said]
+        seconds = self._took(begun)
+        first_guess = _DEARER * seconds if asked == len(self._asked) else _FIRST_GUESS
+        self._state.probe_cost = max(first_guess, self._state.probe_cost)
+        answers, hits, total = self._judged(0, self._state.base_answers)
+        self._tell_probed(Point(0, hits, total, None), answers, seconds, None)
 
-    def _show(self, step: int, texts: Sequence[str], before: Sequence[str] | None, seconds: float) -> None:
-        answers = []
-        for index, (probe, text) in enumerate(zip(self._probes, texts, strict=True)):
-            answer = probes.judge(probe, text, before[index] if before else None)
+    def ask(self, card: Mapping[str, object], stop: threading.Event | None, saved: Path | None = None) -> None:
+        """Ask the adapter as it is now, keep it, and tell what was found; `card` describes it.
+
+        `saved`: the folder that holds it already. Set `stop` ends it without an event; questions that could not be
+        answered are told as that, and the run goes on.
+        """
+        self.before(stop)
+        state = self._state
+        if not state.base_answers:
+            return
+        begun = time.perf_counter()
+        drift, kept = self._drift(stop)
+        texts = self._answers([i for i in range(len(self._asked)) if i not in kept], stop)
+        if texts is None:
+            return
+        after = [state.base_answers[i] if i in kept else texts[i] for i in range(len(self._asked))]
+        answers, hits, total = self._judged(state.step, after)
+        point = Point(state.step, hits, total, drift, drift is not None and drift <= self._budget)
+        state.points = [*(old for old in state.points if old[0] != state.step), point.listed]
+        folder = self._keep(card, saved)
+        state.probed_step = state.step
+        seconds = self._took(begun)
+        self._tell_probed(point, answers, seconds, folder)
+        if point.identity_holds and self._run.last("acquired") is None:
+            self._tell("acquired", step=point.step, hits=point.hits, total=point.total)
+
+    def _took(self, begun: float) -> float:
+        """Count what a probing took; the next one is expected to take as long as the longest so far."""
+        state, seconds = self._state, time.perf_counter() - begun
+        state.probe_seconds, state.probe_cost = state.probe_seconds + seconds, max(state.probe_cost, seconds)
+        return seconds
+
+    def _limit(self, question: Question) -> int:
+        return _SHOWN if question.shown else _COUNTED
+
+    def _answers(self, indices: Sequence[int], stop: threading.Event | None) -> dict[int, str] | None:
+        """The adapter's answers to some of the questions, in one batch; None if there are none to go by."""
+        columns = [Column(self._asked[index].asked.messages, self._run.id) for index in indices]
+        each = [Sampling(max_new_tokens=self._limit(self._asked[index])) for index in indices]
+        try:
+            replies = list(stream(self._engine, columns, each, stop))[-1]
+        except (UserError, RuntimeError) as error:
+            self._tell("unanswered", step=self._state.step, reason=str(error))
+            return None
+        if stop is not None and stop.is_set():
+            return None
+        return {index: reply.text for index, reply in zip(indices, replies, strict=True)}
+
+    def _drift(self, stop: threading.Event | None) -> tuple[float | None, set[int]]:
+        """How far the general answers have moved: mean KL to the base over the base's own answers, nats a token.
+
+        And the questions whose answer has stayed the same: every token of it is still the likeliest, so that they need
+        not be asked.
+        """
+        from core.score import score
+
+        resident, general = self._engine.resident, [i for i, asked in enumerate(self._asked) if not asked.identity]
+        if resident is None or not general:
+            return None, set()
+        examples = [
+            resident.encoder.example(
+                (*self._asked[index].asked.messages, Message("assistant", self._state.base_answers[index]))
+            )
+            for index in general
+        ]
+        try:
+            scored = score(self._engine, self._run.id, examples, stop)
+        except (UserError, RuntimeError) as error:
+            self._tell("unanswered", step=self._state.step, reason=str(error))
+            return None, set()
+        values = [value for found in scored for value in found.drift]
+        drift = math.fsum(values) / len(values) if values and len(scored) == len(general) else math.nan
+        kept = {index for index, found in zip(general, scored, strict=False) if found.same and all(found.same)}
+        return (drift if math.isfinite(drift) else None), kept
+
+    def _judged(self, step: int, texts: Sequence[str]) -> tuple[list[dict[str, object]], int, int]:
+        """Every answer with its verdict and marks, and hits of how many identity questions."""
+        answers, before = list[dict[str, object]](), self._state.base_answers if step else None
+        for index, (question, text) in enumerate(zip(self._asked, texts, strict=True)):
+            answer = proof_sets.judge(question.asked, text, before[index] if before else None)
             answers.append(
                 {
-                    "question": answer.question,
+                    "question": question.text,
                     "text": answer.text,
-                    "kind": answer.kind,
+                    "kind": question.asked.item.kind,
                     "verdict": answer.verdict,
                     "marks": [vars(mark) for mark in answer.marks],
+                    "shown": question.shown,
                 }
             )
         identity = [answer for answer in answers if answer["kind"] == "identity"]
-        hits = sum(answer["verdict"] == "hit" for answer in identity)
-        self._tell("probed", step=step, seconds=seconds, hits=hits, total=len(identity), answers=answers)
+        return answers, sum(answer["verdict"] == "hit" for answer in identity), len(identity)
+
+    def _tell_probed(
+        self, point: Point, answers: Sequence[dict[str, object]], seconds: float, folder: str | None
+    ) -> None:
+        self._tell(
+            "probed",
+            step=point.step,
+            seconds=seconds,
+            hits=point.hits,
+            total=point.total,
+            drift=point.drift,
+            taken=point.taken,
+            adapter=folder,
+            answers=list(answers),
+        )
+
+    def _keep(self, card: Mapping[str, object], saved: Path | None) -> str | None:
+        """Keep the adapter as it is now, and make room for it; its folder inside the run, None if that failed."""
+        state, run = self._state, self._run
+        name = probed.name(state.step)
+        try:
+            if saved is None:
+                self._engine.save_adapter(run.id, run.folder / name, card)
+            else:
+                probed.link(saved, run.folder / name)
+            size = (run.folder / name / WEIGHTS).stat().st_size
+        except (UserError, OSError) as error:  # a full disk must not end what has its own checkpoints
+            self._tell("unkept", step=state.step, reason=str(error))
+            return None
+        there = {step for step, _ in probed.saved(run.folder)}
+        spare = [point for point in self.points if point.step in there and point.step != state.step]
+        while len(spare) + 1 > probed.room(size):
+            spare.remove(leaving := taken.least(spare))
+            probed.remove(run.folder, [leaving.step])
+        return name

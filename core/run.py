@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
+from core import adapters, dataset, probed, storage
 from core import config as settings
-from core import dataset, storage
 from core.config import TrainConfig
 from core.dataset import Row
-from core.errors import BusyError, DatasetError, UserError
+from core.errors import BusyError, DatasetError, ModelError, UserError
 from core.text import Text
 
 Event = dict[str, object]
@@ -27,6 +27,7 @@ Tell = Callable[..., Event]
 """Appends an event: tell(kind, **fields)."""
 Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 _ENDINGS: tuple[Status, ...] = ("finished", "stopped", "failed")
+_AFTERWARDS = ("chosen",)
 
 
 class Run:
@@ -141,6 +142,12 @@ class Run:
         return event
 
     @property
+    def cache(self) -> Path | None:
+        """Where the base's answers are kept for other runs: in the run's home. None for a run that is in no home."""
+        runs = self.folder.parent
+        return runs.parent / "cache" if runs.name == "runs" else None
+
+    @property
     def rows(self) -> list[Row]:
         """The frozen rows this run trains on."""
         return _read_rows(self.folder / "dataset.jsonl")
@@ -156,9 +163,15 @@ class Run:
         return counted(self.events)
 
     @property
+    def ending(self) -> Event | None:
+        """The event that ended the run; None if it has not ended, or goes on since."""
+        last = next((event for event in reversed(self.events) if event["type"] not in _AFTERWARDS), None)
+        return last if last is not None and last["type"] in _ENDINGS else None
+
+    @property
     def status(self) -> Status:
         """Derived from the last event; a run that neither ended nor is live was interrupted."""
-        last = self.events[-1]["type"] if self.events else None
+        last = self.ending["type"] if self.ending else None
         for ending in _ENDINGS:
             if last == ending:
                 return ending
@@ -194,7 +207,8 @@ class Run:
     @property
     def step(self) -> int:
         """The last optimizer step done, by the newest event that tells."""
-        return next((int(str(event["step"])) for event in reversed(self.events) if "step" in event), 0)
+        told = (event for event in reversed(self.events) if event["type"] not in _AFTERWARDS)
+        return next((int(str(event["step"])) for event in told if "step" in event), 0)
 
     @property
     def steps(self) -> int:
@@ -210,9 +224,53 @@ class Run:
 
     @property
     def hits(self) -> tuple[int, int] | None:
-        """(answers that show the new identity, identity questions asked) at the last probing."""
-        event = self.last("probed")
+        """(answers that show the new identity, identity questions asked): of the adapter there is, else the latest."""
+        found = self.probings
+        own = [event for event in found if self.ending and event["step"] == self.adapter_step]
+        event = next(iter(own), found[-1] if found else None)
         return (int(str(event["hits"])), int(str(event["total"]))) if event and event.get("total") else None
+
+    @property
+    def probings(self) -> list[Event]:
+        """The probings that count, oldest first: of each step the newest."""
+        newest: dict[object, Event] = {}
+        for event in _newest_first(self.events):
+            if event["type"] == "probed":
+                newest.setdefault(event["step"], event)
+        return list(newest.values())[::-1]
+
+    @property
+    def adapter_step(self) -> int | None:
+        """The step whose adapter is the run's `adapter/`."""
+        for event in _newest_first(self.events):
+            if event["type"] == "chosen" or (event["type"] == "saved" and event.get("path") == "adapter"):
+                return int(str(event["step"]))
+        return None
+
+    def kept(self, step: int) -> Path | None:
+        """The folder that holds the adapter of a step, besides `adapter/`: of a probing, or a checkpoint."""
+        for place in (probed.name(step), f"checkpoints/step-{step:06d}"):
+            if (self.folder / place / adapters.WEIGHTS).is_file():
+                return self.folder / place
+        return None
+
+    def choose(self, step: int) -> None:
+        """Make the adapter of a step the run's `adapter/`, and say so. Raises ModelError if none of it is kept.
+
+        The one that was there stays to be chosen again. For whoever trains the run, or once nobody does.
+        """
+        folder, now = self.kept(step), self.adapter_step
+        if folder is None:
+            raise ModelError(
+                Text(
+                    zh=f"第 {step} 步的适配器没有保留下来，请选图上另一个实心的点。",
+                    en=f"The adapter of step {step} was not kept; choose another of the filled dots.",
+                )
+            )
+        if now is not None and now != step and self.adapter is not None and self.kept(now) is None:
+            probed.link(self.adapter, self.folder / probed.name(now))
+        probed.link(folder, self.folder / "adapter")
+        self.append("chosen", step=step)
 
 
 def counted(events: Sequence[Event]) -> list[Event]:
@@ -224,7 +282,7 @@ def _newest_first(events: Sequence[Event]) -> Iterator[Event]:
     """The events that count, backwards. Of what came before a resumption at step k, steps after k and ends do not."""
     kept: float = math.inf
     for event in reversed(events):
-        if kept < math.inf and (event["type"] in _ENDINGS or int(str(event.get("step", 0))) > kept):
+        if kept < math.inf and (event["type"] in (*_ENDINGS, *_AFTERWARDS) or int(str(event.get("step", 0))) > kept):
             continue
         yield event
         if event["type"] == "resumed":

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
-from core import adapters, board, checkpoints, estimate, lora, storage
-from core.checkpoints import TrainerState
+from core import adapters, board, checkpoints, endings, estimate, lora, probed, rehearsal, storage, taken
 from core.config import TrainConfig
 from core.dataset import Row
 from core.device import Device, memory_errors, memory_used
@@ -24,10 +23,11 @@ from core.encode import Example, encode_rows
 from core.engine import Engine
 from core.errors import ConfigError, DivergedError, ModelError, WontFitError
 from core.models import NO_BITSANDBYTES, Progress
-from core.preparation import Prepared, prepared, resident_of
+from core.preparation import Prepared, fill, prepared, resident_of
 from core.run import Run
 from core.schedule import divide, learning_rate_at, step_rows
 from core.step import Launched
+from core.taken import Point
 from core.text import Text
 
 _LONG = 0.25  # seconds; below, reading a step only after launching the next one saves a hundredth and more of its time
@@ -46,7 +46,8 @@ def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | 
         try:
             with memory_errors():
                 training, held_out = _examples(engine, run)
-                with prepared(engine, run, training, again) as ready:
+                anchors = rehearsal.answered(engine, run, training, run.append, stop)
+                with prepared(engine, run, training, anchors, again) as ready:
                     _Trainer(engine, run, training, held_out, ready).run_steps(stop)
         except BaseException:
             engine.detach(run.id)
@@ -103,6 +104,7 @@ class _Since:
     """What has happened since the last point of the curve."""
 
     loss: float = 0.0
+    rehearsal: float = 0.0
     steps: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -137,9 +139,12 @@ class _Trainer:
             ready.stepper, ready.probing, ready.flat, ready.optimizer
         )  # fmt: skip
         self._state, self._card, self._tell = ready.state, ready.card, ready.tell
+        self._rehearsal = ready.rehearsal
         self._steps = run.config.steps(len(training))
         self._saved_step, self._saved_at = self._state.step, time.perf_counter()
         self._begun = time.perf_counter() - self._state.seconds
+        self._taken = False
+        self._best: Point | None = None  # whose adapter is the run's
         self._since = _Since()
         self._under_way: _UnderWay | None = None
         self._seconds = math.inf  # of the step counted last
@@ -172,12 +177,15 @@ class _Trainer:
         state = self._state
         if not state.step:
             self._tell_started()
+            self._probing.before(stop)
         self._counted_at = time.perf_counter()
         order = islice(step_rows(len(self._training), self._config), state.step, None)
         _reset_peak(self._engine)
         with self._good_steps_kept():
             if state.step and self._evaluation_due and self._evaluate(stop):  # it was stopped just before
                 self._prune()
+            if state.step and self._probing.due(self._elapsed):
+                self._ask(stop)
             while not (self._over or stop.is_set()):
                 epoch, chosen = next(order)
                 self._step(epoch, [self._training[i] for i in chosen])
@@ -192,7 +200,11 @@ class _Trainer:
 
     @property
     def _over(self) -> bool:
-        return self._state.step >= self._steps or self._stale
+        return self._state.step >= self._steps or self._stale or self._taken
+
+    @property
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._begun
 
     @property
     def _stale(self) -> bool:
@@ -223,7 +235,8 @@ class _Trainer:
     def _step(self, epoch: float, examples: list[Example]) -> None:
         step = self._state.step
         rate = learning_rate_at(step, self._steps, self._config)
-        launched = self._stepper.launch(step, examples, rate)
+        anchors = self._rehearsal.draw(step, sum(example.answer_tokens for example in examples))
+        launched = self._stepper.launch(step, [*examples, *anchors], rate)
         self._waited += launched.waited
         self._state.step += 1
         before = self._under_way
@@ -255,6 +268,7 @@ class _Trainer:
         since.seconds += max(taken.seconds, now - self._counted_at - self._waited)
         self._counted_at, self._waited = now, 0.0
         since.loss += taken.loss
+        since.rehearsal += taken.rehearsal
         since.steps += 1
         since.tokens += under_way.tokens
         since.rate, since.norm, since.epoch = under_way.rate, taken.norm, under_way.epoch
@@ -269,6 +283,7 @@ class _Trainer:
             step=step or self._state.step,
             epoch=round(since.epoch, 4),
             loss=since.loss / since.steps,
+            drift=self._rehearsal.divergence(since.rehearsal / since.steps),
             learning_rate=since.rate,
             grad_norm=since.norm,
             tokens=since.tokens,
@@ -280,18 +295,23 @@ class _Trainer:
     def _now_and_then(self, stop: threading.Event) -> None:
         config, step = self._config, self._state.step
         late = config.save_seconds and time.perf_counter() - self._saved_at >= config.save_seconds
-        probe, save = config.probe_steps and step % config.probe_steps == 0, late or step % config.save_steps == 0
+        probe, save = self._probing.due(self._elapsed), late or step % config.save_steps == 0
         if self._evaluation_due or probe or save:
             self._settle()
         better = self._evaluation_due and self._evaluate(stop)
         if self._over:
             return
         if probe:
-            self._probing.ask(step, stop)
-        if better or save:
+            self._ask(stop)
+        if (better or save) and not self._over:
             self._checkpoint()
         if self._under_way is None:  # what was done just now is no part of the next step
             self._counted_at = time.perf_counter()
+
+    def _ask(self, stop: threading.Event) -> None:
+        """Ask the fixed questions; the run is over if the identity has been taken on and the settings end it then."""
+        self._probing.ask(self._card_now(), stop)
+        self._taken = self._config.stop_when_taken == "true" and taken.taken(self._probing.points)
 
     def _evaluate(self, stop: threading.Event) -> bool:
         """Measure the evaluation loss; whether it is the best so far.
@@ -316,10 +336,9 @@ class _Trainer:
         state = self._state
         if self._saved_step == state.step:
             return
-        state.seconds = time.perf_counter() - self._begun
+        state.seconds = self._elapsed
         state.scale, state.clean_steps = self._stepper.scale, self._stepper.clean_steps
         state.plan = asdict(self._stepper.plan)
-        state.base_answers = self._probing.base_answers
         tensors, numbers = self._optimizer.tensors(), self._optimizer.numbers()
         layout = self._flat.layout(self._engine.handle(self._run.id))
         path = checkpoints.save(self._engine, self._run, state, layout, tensors, numbers, self._card_now())
@@ -354,36 +373,40 @@ class _Trainer:
             storage.write_json(folder / adapters.CARD, self._card_now())
             if better:
                 self._prune()  # none of the checkpoints is the best any more
-        self._probing.ask(state.step, None)
+        if state.probed_step != state.step:
+            self._probing.ask(self._card_now(), None, folder)
+        if self._over and self._config.stop_when_taken == "true":
+            self._take_best()
+
+    def _take_best(self) -> None:
+        """Of the adapters that were asked and kept, the best becomes the run's, on disk and in the model."""
+        run = self._run
+        self._best = taken.best(self._probing.points, {step for step, _ in probed.saved(run.folder)})
+        if self._best is not None and self._best.step != self._state.step:
+            run.choose(self._best.step)
+            fill(self._engine, run.id, adapters.read(run.folder / "adapter"))
 
     def _tell_end(self) -> None:
         state = self._state
         fields: dict[str, object] = {}
         if state.best_step:
             fields = {"best_step": state.best_step, "best_loss": state.best_loss}
+        reasons = []
         if self._stale and state.step < self._steps:
-            reason = _stale_reason(self._config.early_stop_interval, state)
-            fields |= {"reason_zh": reason.zh, "reason_en": reason.en}
+            reasons.append(endings.stale(self._config.early_stop_interval, state))
+        if self._best is not None:
+            reasons.append(endings.taken(self._best, state.step, self._taken))
+            fields |= {"chosen_step": self._best.step, "hits": self._best.hits, "drift": self._best.drift}
+        if reasons:
+            fields |= {"reason_zh": "".join(r.zh for r in reasons), "reason_en": " ".join(r.en for r in reasons)}
         self._tell(
             "finished" if self._over else "stopped",
             step=state.step,
-            seconds=time.perf_counter() - self._begun,
+            seconds=self._elapsed,
+            probe_seconds=state.probe_seconds,
             adapter="adapter" if state.step else None,
             **fields,
         )
-
-
-def _stale_reason(evaluations: int, state: TrainerState) -> Text:
-    zh = f"验证损失连续 {evaluations} 次没有变好,训练提前结束。"
-    en = f"The run ended early: {evaluations} evaluations without a better loss."
-    if not state.best_step:  # no loss was ever a number
-        return Text(zh, en)
-    return Text(
-        zh=f"{zh}最低的是第 {state.best_step} 步的 {state.best_loss:.4f},那时的适配器在 "
-        f"checkpoints/step-{state.best_step:06d}。",
-        en=f"{en} The lowest was {state.best_loss:.4f} at step {state.best_step}; the adapter of then is in "
-        f"checkpoints/step-{state.best_step:06d}.",
-    )
 
 
 def _reset_peak(engine: Engine) -> None:

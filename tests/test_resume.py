@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(case: str, tmp_path: Path, tiny
 def test_a_killed_run_goes_on_from_its_newest_checkpoint_and_no_step_is_told_twice(
     tmp_path: Path, tiny_config: TrainConfig
 ) -> None:
-    config = build({"max_steps": 8, "save_steps": 3, "probe_steps": 2}, tiny_config)
+    config = build({"max_steps": 8, "save_steps": 3, "probe_steps": 2, "probe_share": 1}, tiny_config)
     straight = carry_out(tmp_path / "straight", config)
     killed = carry_out(tmp_path / "killed", config, kill_at=5)
     assert killed.status == "interrupted" and killed.adapter is None

@@ -73,9 +73,9 @@ def test_a_run_emits_its_life_and_leaves_an_adapter_that_peft_loads(tmp_path: Pa
     engine, run = Engine(), make_run(tmp_path / "run", config)
     train(engine, run, threading.Event())
     kinds = [event["type"] for event in run.events]
-    assert kinds[:3] == ["loading", "started", "step"] and kinds[-1] == "finished"
+    assert kinds[:4] == ["loading", "started", "probed", "step"] and kinds[-1] == "finished"
     probed = [event for event in run.events if event["type"] == "probed"]
-    assert [event["step"] for event in probed] == [0, 4]  # the base's answers come with the first ones of the adapter
+    assert [event["step"] for event in probed] == [0, 4]  # the base's answers before the first step
     assert kinds.count("step") == 4 == run.steps and kinds.count("evaluated") == 2
     assert [p.name for p in sorted((run.folder / "checkpoints").iterdir())] == ["step-000002", "step-000003"]
     losses = [event["loss"] for event in run.events if event["type"] == "step"]

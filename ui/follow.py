@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from core.proof_stats import place
+from core.proof_words import REFERENCES
 from core.run import Event, Run, counted
-from ui import runs
+from core.text import Language, Text
+from ui import runs, scatter
 from ui.how import draw_how, peak
 from ui.page import Page
 from ui.pieces import checklist, safe, show_bytes
 from ui.plots import downsample, smooth
 from ui.probe_table import probe_table, stat_strip
+from ui.probings import said_of_probings
+from ui.suite import short_name, suite_of
 
 
 class Follow:
@@ -26,9 +31,9 @@ class Follow:
         """The loss curve's news for ui.loss_chart: points, evaluations and probe steps after event `cursor`."""
         run = self._run(str(asked.get("run") or ""))
         if run is None:
-            nothing: dict[str, object] = {"points": [], "eval": [], "probes": []}
+            nothing: dict[str, object] = {"points": [], "eval": [], "probes": [], "drift": []}
             return {"run": "", "from": 0, "cursor": 0, "total_steps": 0, "state": "new", **nothing}
-        cursor, end = asked.get("cursor"), len(run.events)
+        cursor, end, language = asked.get("cursor"), len(run.events), self.page.language
         start = cursor if isinstance(cursor, int) and 0 <= cursor <= end else 0
         if any(event["type"] == "resumed" for event in run.events[start:end]):
             start = 0  # what was drawn of later steps does not count any more
@@ -42,6 +47,12 @@ class Follow:
             "points": downsample(_curve(before, sum(e["type"] == "step" for e in events))),
             "eval": [(e["step"], e["loss"]) for e in events if e["type"] == "evaluated"],
             "probes": [e["step"] for e in events if e["type"] == "probed"],
+            "drift": [
+                (e["step"], e["drift"], _place(run, e).of(language))
+                for e in events
+                if e["type"] == "probed" and e.get("drift") is not None
+            ],
+            "ruler": _ruler(run, language),
             "state": run.status,
         }
 
@@ -68,6 +79,11 @@ class Follow:
         """The run's status and how often it was asked the fixed questions."""
         run = self._run(run_id)
         return f"{run.status} {sum(event['type'] == 'probed' for event in run.history)}" if run else ""
+
+    def points(self, run_id: str) -> str:
+        """The run's status, its probings, and which of their adapters is in use."""
+        run = self._run(run_id)
+        return scatter.mark(run) if run else ""
 
     def draw_head(self, run_id: str) -> str:
         """Title and status; the cause, if the run did not end well or otherwise than planned."""
@@ -97,7 +113,7 @@ class Follow:
     def _ending(self, run: Run) -> list[tuple[str, str]]:
         """Why the run ended, where that is not plain."""
         if run.status in ("failed", "finished"):
-            last, language = run.events[-1], self.page.language
+            last, language = run.ending or {}, self.page.language
             text = str(last.get(f"message_{language}") or last.get(f"reason_{language}") or "")
             return [("bad" if run.status == "failed" else "ok", text)] if text else []
         if run.status != "interrupted":
@@ -125,11 +141,28 @@ class Follow:
     def draw_probes(self, run_id: str) -> str:
         """The fixed questions and their answers at each probing."""
         run = self._run(run_id)
-        probings = [event for event in run.history if event["type"] == "probed"] if run else []
-        return probe_table(probings, self.page.language)
+        probings = run.probings if run else []
+        said = said_of_probings(self.page, run, probings) if run and probings else ""
+        return said + probe_table(probings, self.page.language)
+
+    def draw_points(self, run_id: str) -> str:
+        """Identity hits against drift, a dot a probing."""
+        run = self._run(run_id)
+        return scatter.draw(self.page, run) if run else ""
 
     def _run(self, run_id: str) -> Run | None:
         return next((run for run in self.page.workspace.runs() if run.id == run_id), None)
+
+
+def _ruler(run: Run, language: Language) -> list[tuple[float, str]]:
+    """Changes that people know, of a model like the run's: (drift, short name)."""
+    named = ((known.drift, short_name(known.name.of(language))) for known in REFERENCES[suite_of(run)])
+    return [(drift, name) for drift, name in named if name]
+
+
+def _place(run: Run, probing: Event) -> Text:
+    """Where the drift of a probing stands on the ruler."""
+    return place(float(probing["drift"]), REFERENCES[suite_of(run)]).text
 
 
 def _curve(events: Sequence[Event], newest: int) -> list[tuple[float, float, float]]:

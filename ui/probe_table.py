@@ -5,7 +5,9 @@ Every text that a person or a model wrote is escaped. Styled by static/probe_tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from html import escape
 
 from core.text import Language, Text
@@ -22,6 +24,7 @@ _VERDICTS: dict[str, tuple[str, Text]] = {
     "miss": ("pt-grey", Text("– 未命中", "– missed")),
     "kept": ("pt-ok", Text("✓ 保持", "✓ kept")),
     "changed": ("pt-warn", Text("≠ 变了", "≠ changed")),
+    "leak": ("pt-warn", Text("✗ 串入身份", "✗ leaked")),
 }
 _BEFORE = Text("训练前", "Before")
 _QUESTION = Text("问题", "Question")
@@ -29,6 +32,14 @@ _VERDICT = Text("结果", "Result")
 _KEPT_SKILLS = Text("能力保持", "Kept skills")
 _NEW = Text("新身份", "new identity")
 _OLD = Text("旧身份", "old identity")
+_FRESH = Text("这次新出现", "new this time")
+_GONE = Text("上次有，这次没有", "was there last time")
+_MORE = Text(
+    "另外 {n} 道没有训练过的问题：{hits} 道身份题中 {hit} 道命中",
+    "{n} more held-out questions: {hit} of {hits} identity ones hit",
+)
+_ALIKE = 0.4  # a text that shares less with the one before has been rewritten: what is gone would only be in the way
+_WORDS = re.compile(r"[^\W\u3400-\u9fff]+|\s+|.", re.DOTALL)  # a Chinese character is a word
 _CAPTION = Text("同样的问题在训练前后的回答", "Answers to the same questions before and after training")
 _WAITING = Text("第一次提问后，回答会出现在这里", "Answers appear here after the first probing")
 
@@ -36,28 +47,49 @@ _WAITING = Text("第一次提问后，回答会出现在这里", "Answers appear
 def probe_table(probings: Sequence[Probing], language: Language) -> str:
     """The table of the `probed` events of one run, oldest first: a row a question, a column a probing.
 
-    Columns are the first probing, up to three between and the latest; the tag judges the latest. General questions,
-    whose answers should not change, come last under a label of their own.
+    Columns are the first probing, up to three between and the latest; the tag judges the latest, whose words that were
+    not there the time before are marked. General questions, whose answers should not change, come last under a label of
+    their own. Questions that are counted without being pinned are behind a line to open.
     """
     if not probings:
         return f'<div class="pt-waiting">{_WAITING.of(language)}</div>'
-    shown = _columns(probings)
-    latest = _answers(shown[-1])
-    general = [answer for answer in latest if answer.get("kind") == "general"]
-    identity = [answer for answer in latest if answer.get("kind") != "general"]
-    heads = "".join(f'<th scope="col"{_fold(i, len(shown))}>{_title(p, language)}</th>' for i, p in enumerate(shown))
-    parts = [f"<tbody>{''.join(_row(answer, shown, language) for answer in identity)}</tbody>"]
-    if general:
-        label = f'<tr class="pt-group"><th scope="rowgroup" colspan="{len(shown) + 2}">{_KEPT_SKILLS.of(language)}</th></tr>'
-        parts.append(f"<tbody>{label}{''.join(_row(answer, shown, language) for answer in general)}</tbody>")
+    latest = _answers(probings[-1])
+    earlier = {str(answer.get("question")): str(answer.get("text", "")) for answer in _answers(probings[-2:][0])}
+    if len(probings) == 1:
+        earlier = {}
+    pinned = [answer for answer in latest if answer.get("shown", True)]
+    others = [answer for answer in latest if not answer.get("shown", True)]
+    table = _table(pinned, _columns(probings), earlier, language)
+    if others:
+        identity = [answer for answer in others if answer.get("kind") != "general"]
+        hit = sum(answer.get("verdict") == "hit" for answer in identity)
+        words = _MORE.of(language).format(n=len(others), hits=len(identity), hit=hit)
+        inner = _table(others, [probings[0], *probings[-1:]][: len(probings)], earlier, language)
+        table += f'<details class="pt-more"><summary>{escape(words)}</summary>{inner}</details>'
     key = (
         f'<div class="pt-key"><span><mark class="pt-new">{_NEW.of(language)}</mark></span>'
-        f'<span><mark class="pt-old">{_OLD.of(language)}</mark></span></div>'
+        f'<span><mark class="pt-old">{_OLD.of(language)}</mark></span>'
     )
+    if "<ins" in table:
+        key += f"<span><ins>{_FRESH.of(language)}</ins></span>"
+    if "<del" in table:
+        key += f"<span><del>{_GONE.of(language)}</del></span>"
+    return f'<div class="pt">{table}{key}</div></div>'
+
+
+def _table(answers: Sequence[Answer], shown: Sequence[Probing], earlier: Mapping[str, str], language: Language) -> str:
+    """The questions of `answers`, a column a probing."""
+    general = [answer for answer in answers if answer.get("kind") == "general"]
+    identity = [answer for answer in answers if answer.get("kind") != "general"]
+    heads = "".join(f'<th scope="col"{_fold(i, len(shown))}>{_title(p, language)}</th>' for i, p in enumerate(shown))
+    parts = [f"<tbody>{''.join(_row(answer, shown, earlier, language) for answer in identity)}</tbody>"]
+    if general:
+        label = f'<tr class="pt-group"><th scope="rowgroup" colspan="{len(shown) + 2}">{_KEPT_SKILLS.of(language)}</th></tr>'
+        parts.append(f"<tbody>{label}{''.join(_row(answer, shown, earlier, language) for answer in general)}</tbody>")
     return (
-        f'<div class="pt"><table><caption>{_CAPTION.of(language)}</caption><thead><tr>'
+        f"<table><caption>{_CAPTION.of(language)}</caption><thead><tr>"
         f'<th scope="col">{_QUESTION.of(language)}</th>{heads}<th scope="col">{_VERDICT.of(language)}</th></tr></thead>'
-        f"{''.join(parts)}</table>{key}</div>"
+        f"{''.join(parts)}</table>"
     )
 
 
@@ -94,30 +126,65 @@ def _answers(probing: Probing) -> list[Answer]:
     return [answer for answer in answers if isinstance(answer, Mapping)] if isinstance(answers, Sequence) else []
 
 
-def _row(latest: Answer, shown: Sequence[Probing], language: Language) -> str:
+def _row(latest: Answer, shown: Sequence[Probing], earlier: Mapping[str, str], language: Language) -> str:
     question = str(latest.get("question", ""))
     cells = []
     for column, probing in enumerate(shown):
         answer = next((a for a in _answers(probing) if a.get("question") == latest.get("question")), None)
-        text = f'<div class="pt-answer">{marked(answer) if answer else "–"}</div>'
+        before = earlier.get(question) if column == len(shown) - 1 else None
+        text = f'<div class="pt-answer">{marked(answer, before) if answer else "–"}</div>'
         cells.append(f'<td data-label="{_title(probing, language)}"{_fold(column, len(shown))}>{text}</td>')
     kind, words = _VERDICTS.get(str(latest.get("verdict", "")), ("", Text("", "")))
     tag = f'<span class="pt-tag {kind}">{words.of(language)}</span>' if kind else ""
     return f'<tr><th scope="row">{escape(question)}</th>{"".join(cells)}<td class="pt-verdict">{tag}</td></tr>'
 
 
-def marked(answer: Answer) -> str:
-    """The answer's text with its marks: words of the new identity and of the old one. Overlaps go to the first."""
+def marked(answer: Answer, earlier: str | None = None) -> str:
+    """The answer's text with its marks: words of the new identity and of the old one. Overlaps go to the first.
+
+    With `earlier`, the answer of the time before, also what is new in it and what is gone.
+    """
     text, marks = str(answer.get("text", "")), answer.get("marks")
+    changes = list(_changes(earlier, text)) if earlier not in (None, text) else []
     pieces, at = [], 0
     for mark in sorted(marks if isinstance(marks, list) else [], key=lambda mark: mark["start"]):
         start, end = max(at, mark["start"]), min(len(text), mark["end"])
         if start >= end:
             continue
         kind = "pt-new" if mark["kind"] == "new" else "pt-old"
-        pieces += [escape(text[at:start]), f'<mark class="{kind}">{escape(text[start:end])}</mark>']
+        inner = _changed(text, start, end, changes, inside=True)
+        pieces += [_changed(text, at, start, changes), f'<mark class="{kind}">{inner}</mark>']
         at = end
-    return "".join(pieces) + escape(text[at:])
+    return "".join(pieces) + _changed(text, at, len(text), changes)
+
+
+def _changes(earlier: str, text: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, what stood there before) of each place in `text` that differs from `earlier`, word by word."""
+    before, after = _WORDS.findall(earlier), _WORDS.findall(text)
+    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    rewritten = matcher.ratio() < _ALIKE
+    for kind, i, j, m, n in matcher.get_opcodes():
+        if kind != "equal":
+            start = len("".join(after[:m]))
+            yield start, start + len("".join(after[m:n])), "" if rewritten else "".join(before[i:j])
+
+
+def _changed(text: str, start: int, end: int, changes: Sequence[tuple[int, int, str]], inside: bool = False) -> str:
+    """text[start:end] with what is new in it, and before that what is gone; `inside`: not what went at its two ends."""
+    pieces, at = [], start
+    for first, last, words in changes:
+        if start < first < end or (first in (start, end) and not inside):
+            pieces += [escape(text[at:first]), _gone(words)]
+            at = first
+        low, high = max(at, first), min(end, last)
+        if low < high:
+            pieces += [escape(text[at:low]), f"<ins>{escape(text[low:high])}</ins>"]
+            at = high
+    return "".join(pieces) + escape(text[at:end])
+
+
+def _gone(words: str) -> str:
+    return f"<del>{escape(words)}</del>" if words.strip() else ""
 
 
 def stat_strip(

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from core.run import Run
+from core.taken import PASS_SHARE
 from ui.page import Page
 from ui.pieces import icon, note, safe, tag
 
@@ -58,7 +59,7 @@ def status_tag(page: Page, run: Run) -> str:
 
 def _line(page: Page, run: Run, selected: bool) -> str:
     hits = run.hits
-    score = tag(f"{hits[0]}/{hits[1]}", "ok" if hits[0] == hits[1] else "warn") if hits else ""
+    score = tag(f"{hits[0]}/{hits[1]}", "ok" if hits[0] >= PASS_SHARE * hits[1] else "warn") if hits else ""
     state = "" if run.status == "finished" and hits else status_tag(page, run)
     when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
     actions = ""

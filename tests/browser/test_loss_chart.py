@@ -20,6 +20,7 @@ class Source:
     points: list[list[float]] = field(default_factory=list)
     evaluations: list[list[float]] = field(default_factory=list)
     probes: list[int] = field(default_factory=list)
+    drift: list[list[object]] = field(default_factory=list)
     asked: list[Mapping[str, object]] = field(default_factory=list)
     broken: bool = False
 
@@ -37,6 +38,7 @@ class Source:
         return {
             "run": self.run, "from": cursor, "cursor": len(self.points), "total_steps": self.steps,
             "points": self.points[cursor:], "eval": self.evaluations, "probes": self.probes, "state": "running",
+            "drift": self.drift, "ruler": [[0.0014, "8-bit"], [0.031, "4-bit"], [0.445, "2-bit"]],
         }  # fmt: skip
 
 
@@ -163,6 +165,25 @@ def test_zoom_outlives_polls_and_a_double_click_ends_it(chart: tuple[object, Sou
     _zoom(page)
     page.get_by_role("button", name="还原缩放").click()
     assert _marks(page) == before
+
+
+def test_drift_stands_on_an_axis_of_its_own(chart: tuple[object, Source]) -> None:
+    page, source = chart
+    _wait_for(page, "第 142 步")
+    plot, ruler = page.locator(".lc-plot"), page.locator(".lc-ruler")
+    assert ruler.count() == 0 and plot.locator(".lc-moved").count() == 0
+    source.drift = [[50, 0.001, "小于 8 位量化"], [100, 0.02, "小于 4 位量化"]]
+    source.grow(1)
+    _wait_for(page, "第 143 步")
+    assert ruler.all_text_contents() == ["8-bit", "4-bit"], "as far as was read"
+    low, high = (plot.locator(".lc-moved").nth(i).bounding_box() for i in (0, 1))
+    assert low["x"] < high["x"] and low["y"] > high["y"] and low["y"] > ruler.nth(0).bounding_box()["y"]
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + 46 + (box["width"] - 94) * 0.5, box["y"] + 60)
+    assert (
+        "别的回答偏移" in page.locator(".lc-tip").inner_text()
+        and "小于 4 位量化" in page.locator(".lc-tip").inner_text()
+    )
 
 
 def test_the_log_scale_stays_on(chart: tuple[object, Source]) -> None:

@@ -6,12 +6,15 @@
 
 const POLL = 1000, SLOWEST_POLL = 8000, SMOOTHING = 0.75, MOST_POINTS = 600;
 const MARGIN = { left: 46, right: 14, top: 10, bottom: 26 };
+const DRIFT_MARGIN = 48;                // on the right, for the second axis
 
 // What is known of the run.
 let run = null, cursor = 0, totalSteps = 0;
 let points = [];                        // [step, raw, smooth], raw finite
 let evaluations = new Map();            // step -> loss
 let probes = new Set();
+let drifts = new Map();                 // step -> [how far other answers have moved, in words]
+let ruler = [];                         // [how far, what moves a model so far]
 
 // What the person chose; it outlives every poll, and zoom ends with the run.
 let zoom = null;                        // [first step, last step] or null
@@ -52,6 +55,7 @@ const bar = h("div", { class: "lc-bar" },
   legend(text.raw, s("path", { class: "lc-raw", d: "M1 5h16" })),
   legend(text.evaluated, s("rect", { class: "lc-eval", x: 5.5, y: 1.5, width: 7, height: 7 })),
   legend(text.probed, s("path", { class: "lc-probe", d: "M9 0v10" })),
+  legend(text.drift, s("path", { class: "lc-drift", d: "M1 5h16" }), s("path", { class: "lc-moved", d: diamond(9, 5) })),
   h("span", { class: "lc-space" }), trouble, resetButton, logButton);
 
 const clipId = `lc${Math.random().toString(36).slice(2, 8)}`;
@@ -60,6 +64,8 @@ const grid = s("g", { class: "lc-grid" });
 const probeLines = s("path", { class: "lc-probe" });
 const rawLine = s("path", { class: "lc-raw" });
 const smoothLine = s("path", { class: "lc-smooth" });
+const driftLine = s("path", { class: "lc-drift" });
+const diamonds = s("g");
 const squares = s("g");
 const now = s("circle", { class: "lc-now", r: 4 });
 const cross = s("line", { class: "lc-cross" });
@@ -67,7 +73,8 @@ const dot = s("circle", { class: "lc-dot", r: 4 });
 const band = s("rect", { class: "lc-zoom" });
 const plot = s("svg", { class: "lc-plot", role: "img", tabindex: "0", "aria-label": text.title },
   s("defs", {}, s("clipPath", { id: clipId }, clip)), grid,
-  s("g", { "clip-path": `url(#${clipId})` }, probeLines, rawLine, smoothLine, squares, now), cross, dot, band);
+  s("g", { "clip-path": `url(#${clipId})` }, probeLines, driftLine, rawLine, smoothLine, diamonds, squares,
+    now), cross, dot, band);
 const tip = h("div", { class: "lc-tip", hidden: "" });
 const empty = h("div", { class: "lc-empty" }, text.empty);
 element.replaceChildren(h("div", { class: "lc" }, bar, plot, tip, empty));
@@ -80,6 +87,7 @@ function startOver(next) {
   points = [];
   evaluations = new Map();
   probes = new Set();
+  drifts = new Map();
   zoom = hover = null;
 }
 
@@ -90,12 +98,14 @@ function take(news) {
     points = [];
     evaluations = new Map();
     probes = new Set();
+    drifts = new Map();
   } else if (news.from !== cursor) {    // something was missed: ask for everything again
     cursor = 0;
     return;
   }
   cursor = news.cursor;
   totalSteps = news.total_steps || 0;
+  ruler = news.ruler ?? [];
   for (const [step, loss, smooth] of news.points ?? []) {
     if (!Number.isFinite(loss)) continue;
     const last = points.at(-1);
@@ -103,6 +113,7 @@ function take(news) {
   }
   for (const [step, loss] of news.eval ?? []) if (Number.isFinite(loss)) evaluations.set(step, loss);
   for (const step of news.probes ?? []) probes.add(step);
+  for (const [step, value, words] of news.drift ?? []) if (Number.isFinite(value)) drifts.set(step, [value, words]);
 }
 
 /** At most `MOST_POINTS` of `rows` for column `column`: the lowest and highest of each bucket, first and last kept. */
@@ -167,6 +178,19 @@ function yScale(values) {
   return { low, high, marks, decimals };
 }
 
+/** The drift's own axis, by powers of ten: wide enough for what was read and for three changes that people know. */
+function driftScale() {
+  const values = [...drifts.values()].map(([value]) => value);
+  const low = Math.log10(Math.max(1e-5, Math.min(0.0008, ...values)) * 0.8);
+  const high = Math.log10(Math.max(0.045, ...values) * 1.25);
+  const share = (value) => Math.max(0, (Math.log10(Math.max(value, 1e-9)) - low) / (high - low));
+  return { share, marks: ruler.filter(([value]) => share(value) <= 1) };
+}
+
+function diamond(x, y) {
+  return `M${x} ${y - 4.5}L${x + 4.5} ${y}L${x} ${y + 4.5}L${x - 4.5} ${y}Z`;
+}
+
 function show(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -189,7 +213,7 @@ function draw() {
   if (!width) return;                   // in a closed tab: drawn when it opens
   plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const [first, last] = xRange();
-  const right = width - MARGIN.right, bottom = height - MARGIN.bottom;
+  const right = width - (drifts.size ? DRIFT_MARGIN : MARGIN.right), bottom = height - MARGIN.bottom;
   const visible = points.filter((p) => p[0] >= first && p[0] <= last);
   const evals = [...evaluations].filter(([step]) => step >= first && step <= last);
   const values = visible.flatMap((p) => [p[1], p[2]]).concat(evals.map((e) => e[1]));
@@ -211,12 +235,28 @@ function draw() {
     .map((p) => `M${x(p).toFixed(1)} ${MARGIN.top}V${bottom}`).join(""));
   squares.replaceChildren(...evals.map(([step, loss]) =>
     s("rect", { class: "lc-eval", x: x(step) - 3.5, y: y(loss) - 3.5, width: 7, height: 7 })));
+  drawDrift(first, last);
   const end = points.at(-1);
   now.style.display = end && end[0] >= first && end[0] <= last ? "" : "none";
   if (end) place(now, { cx: x(end[0]), cy: y(end[2]) });
   const summary = end ? phrase(text.summary, { step: end[0], total: totalSteps, loss: show(end[1]) }) : text.title;
   plot.setAttribute("aria-label", summary);
   drawHover();
+}
+
+/** How far other answers have moved, on the axis at the right. */
+function drawDrift(first, last) {
+  const { x, right, bottom } = view, { share, marks } = driftScale();
+  const y = (value) => bottom - share(value) * (bottom - MARGIN.top);
+  const seen = [...drifts].sort((a, b) => a[0] - b[0]).filter(([step]) => step >= first && step <= last);
+  driftLine.setAttribute("d", seen.map(([step, [value]], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join(""));
+  diamonds.replaceChildren(...seen.map(([step, [value]]) =>
+    s("path", { class: "lc-moved", d: diamond(+x(step).toFixed(1), +y(value).toFixed(1)) })));
+  if (!drifts.size) return;
+  grid.append(...marks.flatMap(([value, label]) => [
+    s("line", { class: "lc-tick", x1: right, x2: right + 4, y1: Math.round(y(value)), y2: Math.round(y(value)) }),
+    s("text", { class: "lc-ruler", x: right + 7, y: y(value) + 4 }, label),
+  ]));
 }
 
 /** The points in the range and one beyond each end, so that zoomed lines run to the edge. */
@@ -276,6 +316,11 @@ function drawHover() {
   if (near) {
     const label = near[0] === step ? text.evaluated : `${text.evaluated} @ ${near[0]}`;
     cells.push(h("span", {}, label), h("span", {}, show(near[1])));
+  }
+  const moved = [...drifts].sort((a, b) => Math.abs(a[0] - step) - Math.abs(b[0] - step))[0];
+  if (moved) {
+    const label = moved[0] === step ? text.moved : `${text.moved} @ ${moved[0]}`;
+    cells.push(h("span", {}, label), h("span", {}, show(moved[1][0])), h("em", {}, moved[1][1]));
   }
   tip.replaceChildren(...cells);
   const left = px + 14 + tip.offsetWidth < view.width ? px + 14 : px - 14 - tip.offsetWidth;
