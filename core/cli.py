@@ -127,7 +127,7 @@ def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
     bring_model(arguments.home, settings.model)
     table = Dataset(
         arguments.output_dir.name,
-        tuple(_read_all(arguments.dataset, settings.seed)),
+        tuple(read_all(arguments.dataset, settings.seed)),
         Identity.parse(settings.model_name, settings.model_author),
     )
     training.check(settings, engine.device)
@@ -230,7 +230,7 @@ def _settings(given: Mapping[str, object]) -> TrainConfig:
     return config.build(typed, base)
 
 
-def _read_all(sources: Sequence[str], seed: int) -> list[Row]:
+def read_all(sources: Sequence[str], seed: int) -> list[Row]:
     """The rows of every source, in order; what the importer had to interpret is said on stderr."""
     rows: list[Row] = []
     for source in sources:
@@ -288,10 +288,21 @@ def _line(event: Event, run: Run) -> Text:
     if kind == "probed":
         hits = f"{event['hits']}/{event['total']}"
         return Text(zh=f"第 {step} 步提问:身份命中 {hits}", en=f"probed at step {step}: identity {hits}")
+    if kind == "acquired":
+        hits = f"{event['hits']}/{event['total']}"
+        return Text(zh=f"第 {step} 步学会了新身份（{hits}）", en=f"identity acquired at step {step} ({hits})")
+    if kind == "chosen":
+        return Text(zh=f"采用第 {step} 步的适配器", en=f"the adapter of step {step} is used")
     if kind == "failed":
         return Text(zh=str(event["message_zh"]), en=str(event["message_en"]))
     if kind == "loading":
         return Text(zh="正在载入模型", en="loading the model")
+    if kind == "rehearsing":
+        asked = event["asked"]
+        return Text(zh=f"正在请基座回答 {asked} 个通用问题", en=f"asking the base {asked} general questions")
+    if kind == "rehearsed":
+        anchors = event["anchors"]
+        return Text(zh=f"防遗忘：用上 {anchors} 个回答", en=f"rehearsal guard: {anchors} answers to hold on to")
     if kind == "started":
         rows, steps, device = event["rows"], event["steps"], event["device"]
         return Text(

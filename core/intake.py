@@ -20,6 +20,7 @@ from typing import IO, Protocol
 
 from core import adapters, anatomy, storage
 from core.anatomy import Anatomy
+from core.dataset import Identity
 from core.errors import ModelError
 from core.text import Text
 
@@ -309,11 +310,17 @@ def _card(source: Source, files: Mapping[str, int], place: str, found: Anatomy) 
         "tool": "OneCard" if "system" in ours else tool,
         "base_model": told["base_model"] or found.base_model,
         "system": (_line(ours.get("system")) if "system" in ours else told["system"])[:_MAX_SYSTEM],
+        "identity": _identity(ours.get("identity")),
         "new_words": _few(ours.get("new_words")),
         "old_words": _few(ours.get("old_words")),
         "note": _line(ours.get("note"))[:_MAX_SYSTEM],
         **kept,
     }
+
+
+def _identity(value: object) -> dict[str, str]:
+    """The identity card that the adapter was trained with; empty where it is not told."""
+    return {key: _line(value.get(key))[:200] for key in vars(Identity())} if isinstance(value, dict) else {}
 
 
 def _of_swift(args: Mapping[str, object]) -> dict[str, str]:

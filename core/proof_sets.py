@@ -251,7 +251,13 @@ def is_held_out(text: str) -> bool:
 def unseen(given: Sequence[Item], trained: Iterable[str]) -> tuple[Item, ...]:
     """The items whose phrasing is not among the texts that were trained on."""
     seen = {normalise(text) for text in trained}
-    return tuple(item for item in given if not any(re.fullmatch(_pattern(item.text), text) for text in seen))
+
+    def trained_on(item: Item) -> bool:
+        if not placeholders(item.text):
+            return normalise(item.text) in seen
+        return any(re.fullmatch(_pattern(item.text), text) for text in seen)
+
+    return tuple(item for item in given if not trained_on(item))
 
 
 def from_json(value: object, where: str = "") -> Item:

@@ -13,6 +13,7 @@ from core.text import Text
 Light = Literal["green", "yellow", "red", "none"]
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+_FAR = 10  # times as large as what was measured
 _ORDER: tuple[Light, ...] = ("none", "green", "yellow", "red")
 
 
@@ -243,15 +244,28 @@ def place(drift: float, references: Sequence[Reference]) -> Place:
     ruler = sorted(references, key=lambda reference: reference.drift)
     below = next((reference for reference in reversed(ruler) if reference.drift <= max(0.0, drift)), None)
     above = next((reference for reference in ruler if reference.drift > max(0.0, drift)), None)
-    if above is not None:
+    if above is not None and below is not None and above.drift > _FAR * max(0.0, drift):
+        # "Less than" alone would name a mark that is far off.
         text = Text(
-            f"对无关回答的改动小于{above.name.zh}。",
+            f"对无关回答的改动大于{_spaced(below.name.zh)}，小于{_spaced(above.name.zh)}。",
+            f"Unrelated answers moved more than by {below.name.en}, less than by {above.name.en}.",
+        )
+    elif above is not None:
+        text = Text(
+            f"对无关回答的改动小于{_spaced(above.name.zh)}。",
             f"Unrelated answers moved less than by {above.name.en}.",
         )
     else:
         last = ruler[-1].name
-        text = Text(f"对无关回答的改动不小于{last.zh}。", f"Unrelated answers moved at least as much as by {last.en}.")
+        text = Text(
+            f"对无关回答的改动不小于{_spaced(last.zh)}。", f"Unrelated answers moved at least as much as by {last.en}."
+        )
     return Place(below, above, text)
+
+
+def _spaced(name: str) -> str:
+    """A Chinese name as it stands behind Chinese: a digit or a Latin letter keeps its distance."""
+    return f" {name}" if name[:1].isascii() else name
 
 
 def _check_counts(hits: int, n: int) -> None:

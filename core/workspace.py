@@ -9,16 +9,16 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
-from core import __version__, dataset, evaluation_set, mix, models, presets, storage, train
+from core import dataset, evaluation_set, mix, models, presets, status, storage, train
 from core.attached import Attached
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
-from core.device import memory_errors, memory_used
+from core.device import memory_errors
 from core.engine import Engine
 from core.errors import BusyError, DatasetError, ModelError
 from core.generate import Column, Reply, Sampling, stream
@@ -28,26 +28,12 @@ from core.library import Library, base_folder, same_base
 from core.models import POCKET, ModelInfo
 from core.presets import Preset
 from core.preview import Preview, Previews
+from core.proofs import Proofs
+from core.row_report import RowReports
 from core.run import Run, new_folder
 from core.starter import starter_sets
+from core.status import Status
 from core.text import Text
-
-
-@dataclass(frozen=True)
-class Status:
-    """The top bar's facts. Memory in bytes, of the card or of this process and machine."""
-
-    version: str
-    model: str
-    model_state: str
-    device: str
-    memory_used: int
-    memory_total: int
-    state: Literal["idle", "loading", "training", "stopping"]
-    run_id: str | None
-    step: int
-    steps: int
-    loading: Text | None = None
 
 
 class Workspace:
@@ -68,6 +54,10 @@ class Workspace:
             storage.make_folder(folder)
         self.attached = Attached(self.engine, lambda: {self.active.id} if self.active else set())
         self.library = Library(self.home / "adapters", self.runs, lambda: self.active, self.attached)
+        self.row_reports = RowReports(self.engine, self.attached, self.hold, lambda name: self.dataset(name).resolved())
+        self.proofs = Proofs(
+            self.home, self.engine, self.library, self.hold, lambda asked: self.identity_words(asked)[1]
+        )
         if not self.datasets():
             for starter in starter_sets():
                 self.save(starter)
@@ -193,15 +183,15 @@ class Workspace:
         """The run in progress."""
         return self._job.active
 
-    def start(self, name: str, config: TrainConfig, title: str = "") -> Run:
-        """Freeze rows and settings into a new run and train it in the background.
+    def start(self, name: str | Dataset, config: TrainConfig, title: str = "") -> Run:
+        """Freeze rows (of a saved dataset, by name, or those given) and settings into a new run; train it in the background.
 
         Raises BusyError, DatasetError, ConfigError, ModelError or WontFitError before anything is written.
         """
         return self._job.start(lambda: self._make_run(name, config, title))
 
-    def _make_run(self, name: str, config: TrainConfig, title: str) -> Run:
-        table = self.dataset(name)
+    def _make_run(self, name: str | Dataset, config: TrainConfig, title: str) -> Run:
+        table = name if isinstance(name, Dataset) else self.dataset(name)
         card = table.identity
         if not config.model_name and not config.model_author:
             config = replace(
@@ -213,8 +203,8 @@ class Workspace:
         mixed = self._mixed(config)
         self._previews.check(table, mixed, config, self.engine)
         evaluation = self._evaluation(config, checked=True)
-        folder, rows = new_folder(self._runs_folder, title or name), [*table.resolved(), *mixed]
-        run = Run.create(folder, config, rows, title or name, name, evaluation)
+        folder, rows = new_folder(self._runs_folder, title or table.name), [*table.resolved(), *mixed]
+        run = Run.create(folder, config, rows, title or table.name, table.name, evaluation)
         self._model = config.model
         with self._guard:
             self._runs[run.id] = run
@@ -247,6 +237,8 @@ class Workspace:
         self._loading = None
         try:
             train.train(self.engine, run, stop, self._show_loading)
+            self.row_reports.after(run, stop)
+            self.proofs.after(run)
         finally:
             self._loading = None
 
@@ -278,8 +270,9 @@ class Workspace:
             )
 
     def close(self, timeout: float | None = None) -> bool:
-        """Stop training and wait for the save; whether the thread has ended."""
-        return self._job.close(timeout)
+        """Stop training and proofs and wait for the save; whether their threads have ended."""
+        proved = self.proofs.close(timeout)
+        return self._job.close(timeout) and proved
 
     # -- runs --
 
@@ -417,26 +410,7 @@ class Workspace:
 
     def status(self) -> Status:
         """What the top bar shows; cheap enough to ask every second."""
-        active, engine = self.active, self.engine
-        loading = engine.state == "loading" or self._loading is not None
-        state: Literal["idle", "loading", "training", "stopping"] = "idle"
-        if active is not None:
-            state = "stopping" if self._job.stopping else ("training" if active.steps else "loading")
-        elif loading:
-            state = "loading"
-        return Status(
-            version=__version__,
-            model=self.model,
-            model_state=engine.state,
-            device=engine.device.name,
-            memory_used=memory_used(engine.device),
-            memory_total=engine.device.memory_total,
-            state=state,
-            run_id=active.id if active else None,
-            step=active.step if active else 0,
-            steps=active.steps if active else 0,
-            loading=self._loading,
-        )
+        return status.read(self.engine, self.model, self.active, self._job.stopping, self._loading)
 
 
 def _pair(zh: str, en: str) -> str:

@@ -323,3 +323,17 @@ def test_the_statistics_import_nothing_heavy() -> None:
     roots = {(node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
              for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}  # fmt: skip
     assert roots <= {"__future__", "math", "random", "collections.abc", "dataclasses", "typing", "core.text"}
+
+
+def test_a_mark_that_is_far_off_is_not_named_alone() -> None:
+    ruler = [
+        Reference(0.001, Text("8 位量化", "8 bits")),
+        Reference(0.01, Text("小刀", "3 bits")),
+        Reference(5.0, Text("大刀", "2 bits")),
+    ]
+    near, far = place(0.005, ruler).text, place(0.011, ruler).text
+    assert near == Text("对无关回答的改动小于小刀。", "Unrelated answers moved less than by 3 bits.")
+    assert far == Text(
+        "对无关回答的改动大于小刀，小于大刀。", "Unrelated answers moved more than by 3 bits, less than by 2 bits."
+    )
+    assert place(0.0005, ruler).text.zh == "对无关回答的改动小于 8 位量化。"

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from core.workspace import AdapterChoice
+from ui import proof_draw
 from ui.page import Page
 from ui.pieces import icon, note, safe, show_bytes, tag
 
@@ -58,6 +59,8 @@ def _item(page: Page, choice: AdapterChoice, base: Path | None) -> str:
         tags.append(tag(t("library.broken" if broken else "library.misfit"), "bad" if broken else "warn"))
     if choice.source in _SOURCE:
         tags.append(tag(t(_SOURCE[choice.source])))
+    if (proof := page.workspace.proofs.of(choice.id)) is not None:
+        tags.append(proof_draw.light_tag(page, proof.light))
     title = choice.name if choice.source == "imported" else page.of(choice.label)
     # What a person would type to find it.
     words = " ".join((title, choice.name, choice.base_model, choice.note, choice.tool, choice.origin)).lower()
@@ -65,7 +68,7 @@ def _item(page: Page, choice: AdapterChoice, base: Path | None) -> str:
         f'<li data-id="{safe(choice.id)}" data-words="{safe(words)}" class="{choice.source}"><details><summary>'
         f"<span><b>{safe(title)}</b><small>{safe(_brief(choice))}</small></span><span>{''.join(tags)}</span></summary>"
         f"{_facts(page, choice, page.of(problem) if problem else '')}{_note(page, choice)}"
-        f'<div class="oc-lib-acts">{_actions(page, choice, usable=problem is None)}</div></details></li>'
+        f'<div class="oc-lib-acts">{_actions(page, choice, title, problem is None, proof is not None)}</div></details></li>'
     )
 
 
@@ -108,10 +111,12 @@ def _note(page: Page, choice: AdapterChoice) -> str:
     )
 
 
-def _actions(page: Page, choice: AdapterChoice, usable: bool) -> str:
+def _actions(page: Page, choice: AdapterChoice, title: str, usable: bool, proved: bool) -> str:
     t, made = page.t, []
     if usable:
         made.append(f'<button type="button" data-act="use">{safe(t("library.use"))}</button>')
+        words = safe(t("library.proof" if proved else "library.prove"))
+        made.append(f'<button type="button" data-act="prove" data-name="{safe(title)}">{words}</button>')
     if choice.source != "checkpoint":
         current = safe(choice.name if choice.source == "imported" else (choice.run.title if choice.run else ""))
         made.append(

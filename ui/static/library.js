@@ -110,6 +110,9 @@ const acts = {
     trigger('bring', {folder: field.value});
   },
   use: button => { box.close(); onecard.openTab(tab); trigger('use', {id: itemOf(button).dataset.id, tab}); },
+  prove: button => document.dispatchEvent(new CustomEvent('onecard-proof', {
+    detail: {id: itemOf(button).dataset.id, name: button.dataset.name},
+  })),
   rename: async button => {
     const id = itemOf(button).dataset.id;
     const name = await onecard.prompt({title: text.rename, ok: text.ok, cancel: text.cancel}, button.dataset.name);
@@ -152,4 +155,6 @@ document.addEventListener('onecard-library', () => {
   trigger('open');
   if (!box.open) box.showModal();
 });
+// A proof may have been made meanwhile.
+document.addEventListener('onecard-proved', () => { if (element.isConnected && box.open) trigger('open'); });
 watch('value', show);
