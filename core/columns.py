@@ -30,6 +30,7 @@ ANSWER = (
 INPUT = ("input", "输入")
 SYSTEM = ("system", "system_prompt", "系统提示词", "系统")
 HISTORY = ("history", "历史")
+PROVENANCE = "provenance"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Columns:
     system: str = ""
     history: str = ""
     messages: str = ""
+    provenance: str = ""
     extra: tuple[str, ...] = ()
 
     @property
@@ -86,8 +88,10 @@ def recognise(keys: Iterable[str]) -> Columns:
     if messages and not (question and answer):
         question = answer = history = ""
         given_input = first(INPUT)
-    used = {question, given_input, answer, system, history, messages}
-    return Columns(question, given_input, answer, system, history, messages, tuple(k for k in given if k not in used))
+    whence = PROVENANCE if PROVENANCE in given else ""
+    used = {question, given_input, answer, system, history, messages, whence}
+    extra = tuple(key for key in given if key not in used)
+    return Columns(question, given_input, answer, system, history, messages, whence, extra)
 
 
 def _plain(key: str) -> str:

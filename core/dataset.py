@@ -21,6 +21,7 @@ Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 _KEYS = ("instruction", "input", "output", "system")
+PROVENANCE = "provenance"
 
 # The spellings found in the field: ms-swift {{NAME}}, LLaMA-Factory {{name}}, old files <NAME>.
 _PLACEHOLDER = re.compile(r"\{\{\s*(NAME|AUTHOR|name|author)\s*\}\}|<(NAME|AUTHOR)>")
@@ -82,11 +83,29 @@ def placeholders(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """An answer that a person put right: which adapter gave it ("" for the base), what it said, and when (ISO, local)."""
+
+    adapter: str = ""
+    answer: str = ""
+    at: str = ""
+
+    @classmethod
+    def read(cls, value: object) -> Provenance | None:
+        """From its JSON; None for anything else."""
+        known = {"adapter", "answer", "at"}
+        if not isinstance(value, dict) or value.keys() != known or not all(isinstance(v, str) for v in value.values()):
+            return None
+        return cls(**value)
+
+
+@dataclass(frozen=True)
 class Row:
     """One training example as the table shows it: alpaca's three cells, plus what came before them.
 
     `instruction` and `input` stay apart because the table, alpaca files and exports keep them apart; the question the
-    model sees is `instruction + "\\n" + input` (ms-swift's and LLaMA-Factory's rule).
+    model sees is `instruction + "\\n" + input` (ms-swift's and LLaMA-Factory's rule). `provenance` is no part of what a
+    row says: two rows that differ in it alone are equal.
     """
 
     instruction: str = ""
@@ -94,6 +113,7 @@ class Row:
     output: str = ""
     system: str = ""
     history: tuple[Message, ...] = ()
+    provenance: Provenance | None = field(default=None, compare=False)
 
     @property
     def question(self) -> str:
@@ -123,7 +143,7 @@ class Row:
         cells = (self.instruction, self.input, self.output, self.system)
         instruction, given_input, output, system = (identity.resolve(cell, language) for cell in cells)
         history = tuple(Message(m.role, identity.resolve(m.content, language)) for m in self.history)
-        return Row(instruction, given_input, output, system, history)
+        return Row(instruction, given_input, output, system, history, self.provenance)
 
     @property
     def is_blank(self) -> bool:
@@ -149,18 +169,28 @@ class Dataset:
 
 
 def to_json(row: Row) -> dict[str, object]:
-    """The row as one JSON object: alpaca keys, or `messages` when there is a history."""
+    """The row as one JSON object: alpaca keys, or `messages` when there is a history, and where it came from."""
+    whence = provenance_json(row)
     if row.history:
         turns = row.messages()
         value: dict[str, object] = {"messages": [{"role": m.role, "content": m.content} for m in turns]}
-        return value | ({"input": row.input} if row.input else {})
+        return value | ({"input": row.input} if row.input else {}) | whence
     value = {"instruction": row.instruction, "input": row.input, "output": row.output}
-    return value | ({"system": row.system} if row.system else {})
+    return value | ({"system": row.system} if row.system else {}) | whence
+
+
+def provenance_json(row: Row) -> dict[str, object]:
+    """The key that says where the row came from, for rows that know it; other tools pass over it."""
+    return {PROVENANCE: dict(vars(row.provenance))} if row.provenance else {}
 
 
 def from_json(value: object, row: int | None = None) -> Row:
     """The row that `to_json` wrote. Raises DatasetError for any other shape."""
     if isinstance(value, dict):
+        whence = Provenance.read(value.get(PROVENANCE))
+        if whence is not None:
+            rest = {key: cell for key, cell in value.items() if key != PROVENANCE}
+            return replace(from_json(rest, row), provenance=whence)
         if isinstance(turns := value.get("messages"), list):
             return _from_messages(turns, value.get("input", ""), row)
         cells = [value.get(key, "") for key in _KEYS]

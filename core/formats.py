@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from core.csv_records import APOSTROPHE_COLUMN, read_csv
-from core.dataset import Dataset, Row
+from core.dataset import PROVENANCE, Dataset, Row, provenance_json
 from core.decoding import decode
 from core.errors import DatasetError
 from core.json_records import Listing, read_json
@@ -70,6 +70,7 @@ def write(dataset: Dataset, kind: Kind) -> tuple[bytes, str]:
 
     json and jsonl have alpaca keys, with `history` for earlier turns. csv has the same columns, a UTF-8 mark, and no
     cell that a spreadsheet would run. messages is OpenAI's JSON Lines; `input` stays beside it where a row has one.
+    A row that was put right in a conversation keeps its `provenance` in each of them.
     """
     if kind == "csv":
         return _csv(dataset.rows), f"{dataset.name}.csv"
@@ -115,7 +116,7 @@ def _alpaca(row: Row) -> dict[str, object]:
         value["system"] = row.system
     if row.history:
         value["history"] = _history(row)
-    return value
+    return value | provenance_json(row)
 
 
 def _history(row: Row) -> object:
@@ -129,7 +130,7 @@ def _messages(row: Row) -> dict[str, object]:
         turns.append(("user", row.question))
     turns.append(("assistant", row.output))
     value: dict[str, object] = {"messages": [{"role": role, "content": content} for role, content in turns]}
-    return value | ({"input": row.input} if row.input else {})
+    return value | ({"input": row.input} if row.input else {}) | provenance_json(row)
 
 
 def _line(value: dict[str, object]) -> str:
@@ -141,22 +142,26 @@ def _line(value: dict[str, object]) -> str:
 def _csv(rows: tuple[Row, ...]) -> bytes:
     """UTF-8 with mark, so that Excel reads it right. A cell that begins like a formula gets one apostrophe in front.
 
-    The column `apostrophe_added`, there only when needed, names those cells; `read` takes away just these.
+    The column `apostrophe_added`, there only when needed, names those cells; `read` takes away just these. The column
+    `provenance` is there when a row has one.
     """
-    histories = [json.dumps(_history(row), ensure_ascii=False) if row.history else "" for row in rows]
-    cells = [
-        (row.instruction, row.input, row.output, row.system, history)
-        for row, history in zip(rows, histories, strict=True)
-    ]
-    marks = [[name for name, cell in zip(_COLUMNS, line, strict=True) if _FORMULA.match(cell)] for line in cells]
+    columns = (*_COLUMNS, PROVENANCE) if any(row.provenance for row in rows) else _COLUMNS
+    cells = [_csv_cells(row)[: len(columns)] for row in rows]
+    marks = [[name for name, cell in zip(columns, line, strict=True) if _FORMULA.match(cell)] for line in cells]
     marked = any(marks)
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\r\n")
-    writer.writerow([*_COLUMNS, APOSTROPHE_COLUMN] if marked else _COLUMNS)
+    writer.writerow([*columns, APOSTROPHE_COLUMN] if marked else columns)
     for line, names in zip(cells, marks, strict=True):
-        safe = [f"'{cell}" if name in names else cell for name, cell in zip(_COLUMNS, line, strict=True)]
+        safe = [f"'{cell}" if name in names else cell for name, cell in zip(columns, line, strict=True)]
         writer.writerow([*safe, " ".join(names)] if marked else safe)
     return b"\xef\xbb\xbf" + _utf8(file.getvalue())
+
+
+def _csv_cells(row: Row) -> tuple[str, ...]:
+    history = json.dumps(_history(row), ensure_ascii=False) if row.history else ""
+    whence = json.dumps(provenance_json(row)[PROVENANCE], ensure_ascii=False) if row.provenance else ""
+    return (row.instruction, row.input, row.output, row.system, history, whence)
 
 
 def _utf8(text: str) -> bytes:

@@ -9,16 +9,12 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from core import advice, proof_sets
+from core.advice import Finding as Finding
 from core.config import TrainConfig
 from core.dataset import Dataset, Row, placeholders
 from core.text import Text
-
-Level = Literal["ok", "warn", "bad"]
-# Fewer optimizer steps than this seldom change an identity: 8 rows at 16 a step and 10 epochs are 10 (see SEEDS).
-FEW_STEPS = 30
 
 # White space, and characters that show nothing: zero-width, joiners, marks, fillers, the braille blank.
 _INVISIBLE = re.compile(
@@ -34,21 +30,17 @@ _NOT_BEFORE = re.compile(
 _NOT_AFTER = re.compile(r"无关|没有关系|没关系|不同|有区别|\bunrelated\b|\bdifferent\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know. `rows` count from 0, in dataset.rows. A "bad" one means that training is refused."""
-
-    level: Level
-    text: Text
-    rows: tuple[int, ...] = ()
-
-
 def check(
-    dataset: Dataset, config: TrainConfig, count_tokens: Callable[[Row], int] | None, mixed: int = 0
+    dataset: Dataset,
+    config: TrainConfig,
+    count_tokens: Callable[[Row], int] | None,
+    mixed: int = 0,
+    parameters: int = 0,
 ) -> list[Finding]:
     """Every finding, the bad ones first. Without `count_tokens` (tokens of a resolved row) lengths are not checked.
 
-    `mixed`: rows that will be mixed in from elsewhere; they count for the steps only.
+    `mixed`: rows that will be mixed in from elsewhere; they count for the steps only. `parameters`: of the base model,
+    0 where that is not known.
     """
     rows = [(i, row.resolved(dataset.identity)) for i, row in enumerate(dataset.rows) if not row.is_blank]
     if not rows:
@@ -65,7 +57,8 @@ def check(
         *_unfilled(rows),
         *_missing(rows),
         *_lengths(rows, config, count_tokens),
-        *_steps(len(rows) + mixed, config),
+        *advice.advise(config, len(rows) + mixed, parameters),
+        *_tested(rows),
         *_languages(rows, dataset),
         *_repeats(rows),
         *_old_names(rows, dataset.identity.words),
@@ -161,26 +154,20 @@ def _lengths(rows: Rows, config: TrainConfig, count_tokens: Callable[[Row], int]
     return findings
 
 
-def _steps(rows: int, config: TrainConfig) -> list[Finding]:
-    trained = rows - config.held_out(rows)
-    steps = config.steps(trained)
-    each, epochs = config.rows_per_step, f"{config.num_train_epochs:g}"
-    zh = f"{trained} 行,每步 {each} 行,{epochs} 轮"
-    en = f"{trained} rows, {each} rows per step, {epochs} epochs"
-    if config.max_steps:
-        zh, en = "最多步数", "Maximum steps"
-    elif steps == config.min_steps:
-        zh, en = f"{zh},补足到最少步数", f"{en}, raised to Minimum steps"
-    if steps >= FEW_STEPS:
-        return [Finding("ok", Text(f"{zh}:共 {steps} 步。", f"{en}: {steps} steps."))]
+def _tested(rows: Rows) -> list[Finding]:
+    """Questions by which the proof tells whether the identity generalises; it leaves out those that were trained on."""
+    known = tuple(i for i, row in rows if proof_sets.is_held_out(row.question))
+    if not known:
+        return []
+    where = _of(known)
     return [
         Finding(
             "warn",
             Text(
-                f"{zh}:只有 {steps} 步,可能改不了口(建议不少于 {FEW_STEPS} 步)。请增加轮数,或减少每步的行数。",
-                f"{en}: only {steps} step{'s' * (steps != 1)}, likely too few ({FEW_STEPS} or more advised). "
-                "Raise the epochs, or lower the rows per step.",
+                f"{where.zh}的问题也是检验题：训练过就不能再用来检验，检验时会跳过。建议换一种问法。",
+                f"{where.en}: also a question of the proof, which leaves out what was trained on. Word it otherwise.",
             ),
+            known,
         )
     ]
 

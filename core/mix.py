@@ -41,7 +41,7 @@ def draw(mix: str, seed: int, saved: Callable[[str], Sequence[Row]]) -> list[Row
     """The rows that `mix` names: built-in sets first, else datasets through `saved` (which raises for an unknown name)."""
     rows: list[Row] = []
     for index, (name, count) in enumerate(parse(mix)):
-        source = [row for row in (_built_in(name) if name in BUILT_IN else saved(name)) if not row.is_blank]
+        source = _source(name, saved)
         if not source:
             raise ConfigError(
                 Text(zh=f"混入的数据集 {name} 是空的。", en=f"The dataset {name} to mix in is empty."), "mix"
@@ -52,6 +52,22 @@ def draw(mix: str, seed: int, saved: Callable[[str], Sequence[Row]]) -> list[Row
             rows += order.sample(source, min(wanted, len(source)))
             wanted -= len(source)
     return rows
+
+
+def count(mix: str, saved: Callable[[str], Sequence[Row]]) -> int:
+    """How many rows `draw` gives, without drawing them."""
+    return sum(len(_source(name, saved)) if wanted is None else wanted for name, wanted in parse(mix))
+
+
+def scaled(mix: str, rows: int, saved: Callable[[str], Sequence[Row]]) -> str:
+    """The same sources in the same shares, about `rows` rows in all."""
+    counts = [(name, len(_source(name, saved)) if wanted is None else wanted) for name, wanted in parse(mix)]
+    total = sum(wanted for _, wanted in counts)
+    return " ".join(f"{name}#{max(1, round(rows * wanted / total))}" for name, wanted in counts)
+
+
+def _source(name: str, saved: Callable[[str], Sequence[Row]]) -> list[Row]:
+    return [row for row in (_built_in(name) if name in BUILT_IN else saved(name)) if not row.is_blank]
 
 
 def _built_in(name: str) -> list[Row]:

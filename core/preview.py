@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from core import estimate, health, lora, models
+from core import duration, estimate, health, lora, models, rehearsal
 from core.config import TrainConfig
 from core.dataset import Dataset, Row
 from core.device import memory_allowed
@@ -56,26 +56,31 @@ class Previews:
         encoder = self.encoder(info, engine)
         mixed = len(rows) - sum(not row.is_blank for row in table.rows)
         count = self._counter(info, encoder, config)
-        findings = (*health.check(table, config, count, mixed), *_unknown_targets(config))
+        size = info.linear_parameters + info.embedding_parameters
+        findings = (*health.check(table, config, count, mixed, size), *_unknown_targets(config))
         useful = [row for row in rows if row.output.strip()]
         lengths = [self._length(info, encoder, row, config.system) for row in useful]
         tokens = sum(length for length, _ in lengths)
         steps = config.steps(len(useful) - config.held_out(len(useful)))
         free = _free_bytes(engine, config)
         try:
-            needed = estimate.plan(info, config, engine.device, lengths or [(16, 8)], free).memory_bytes
+            needed = estimate.plan(
+                info, config, engine.device, lengths or [(16, 8)], free, anchors=_anchors(config)
+            ).memory_bytes
         except WontFitError as error:
             needed = error.needed_bytes
         if config.max_memory_gb:
             free = min(free, int(config.max_memory_gb * 1e9))
         computed = int(tokens / max(1, len(useful)) * min(len(useful), config.rows_per_step) * steps)
         speed = measured_speed(config, runs)
+        if not speed:  # what was measured is the rows' speed, with all that comes beside them
+            computed += steps * sum(length for length, _ in _anchors(config))
         return Preview(
             rows=len(useful),
             tokens=tokens,
             longest=max((length for length, _ in lengths), default=0),
             steps=steps,
-            seconds=estimate.seconds(info, config, engine.device, computed, steps, speed) if useful else None,
+            seconds=duration.seconds(info, config, engine.device, computed, steps, speed) if useful else None,
             memory_bytes=needed,
             free_bytes=free,
             fits=estimate.judge(needed, free),
@@ -104,7 +109,7 @@ class Previews:
         check_rows(table, mixed, config, self._counter(info, encoder, config))
         rows = [*table.resolved(), *mixed]
         lengths = [self._length(info, encoder, row, config.system) for row in rows]
-        estimate.plan(info, config, engine.device, lengths, _free_bytes(engine, config))
+        estimate.plan(info, config, engine.device, lengths, _free_bytes(engine, config), anchors=_anchors(config))
 
     def _counter(self, info: ModelInfo, encoder: Encoder, config: TrainConfig) -> Callable[[Row], int]:
         return lambda row: self._length(info, encoder, row, config.system)[0]
@@ -118,6 +123,11 @@ class Previews:
             example = encoder.example(row.messages(system))
             self._lengths[key] = (len(example), example.answer_tokens)
         return self._lengths[key]
+
+
+def _anchors(config: TrainConfig) -> list[tuple[int, int]]:
+    """Lengths of the guard's anchors of a step; nobody has asked the base for them yet."""
+    return [estimate.USUAL_ANCHOR] * rehearsal.anchors_per_step(config)
 
 
 def _unknown_targets(config: TrainConfig) -> list[Finding]:

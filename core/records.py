@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import cast
 
 from core.columns import Columns, recognise
-from core.dataset import Message, Role, Row
+from core.dataset import Message, Provenance, Role, Row
 from core.errors import DatasetError
 from core.json_records import Listing, Number, Record, shorten
 from core.text import Text
@@ -107,6 +109,10 @@ class _Reader:
 
     def row(self, value: dict[str, object], columns: Columns) -> Row:
         """The row of one record whose keys are `columns`."""
+        row = self._row(value, columns)
+        return replace(row, provenance=self._provenance(value, columns.provenance)) if columns.provenance else row
+
+    def _row(self, value: dict[str, object], columns: Columns) -> Row:
         system = self._optional(value, columns.system)
         if columns.messages and not columns.answer:
             given_input = self._optional(value, columns.input)
@@ -130,6 +136,17 @@ class _Reader:
         row, line = self.index + 1, self.line
         text = Text(f"第 {row} 行(文件第 {line} 行):{what.zh}", f"Row {row} (line {line}): {what.en}")
         return DatasetError(text, self.index)
+
+    def _provenance(self, value: dict[str, object], key: str) -> Provenance | None:
+        """Where our own export says the row came from, in a CSV as JSON; another program's column is not used."""
+        whence = value.get(key)
+        if isinstance(whence, str) and whence.strip():
+            with contextlib.suppress(ValueError, RecursionError):
+                whence = json.loads(whence)
+        found = Provenance.read(whence)
+        if found is None and whence not in (None, ""):
+            self._extra[key] += 1
+        return found
 
     def _optional(self, value: dict[str, object], key: str) -> str:
         return "" if not key or value.get(key) is None else self._text(value[key], key)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from core.config import TrainConfig
-from core.encode import Example
+
+One = TypeVar("One")
 
 
 def learning_rate_at(step: int, total: int, config: TrainConfig) -> float:
@@ -33,7 +35,7 @@ def step_rows(rows: int, config: TrainConfig) -> Iterator[tuple[float, list[int]
         epoch += 1
 
 
-def divide(examples: Sequence[Example], config: TrainConfig) -> tuple[list[Example], list[Example]]:
-    """(training, evaluation) examples; which ones are held out is drawn by the seed."""
+def divide(examples: Sequence[One], config: TrainConfig) -> tuple[list[One], list[One]]:
+    """(training, evaluation) examples, or whatever stands for them; which ones are held out is drawn by the seed."""
     held = set(random.Random(config.seed).sample(range(len(examples)), config.held_out(len(examples))))
     return [e for i, e in enumerate(examples) if i not in held], [e for i, e in enumerate(examples) if i in held]

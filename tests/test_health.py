@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from core.config import TrainConfig
-from core.dataset import Dataset, Identity, Message, Row
-from core.health import Finding, Level, blocking, check
+from core import models, presets, proof_sets
+from core.advice import Finding, Level, advise
+from core.config import TrainConfig, build
+from core.dataset import Dataset, Identity, Message, Row, placeholders
+from core.health import blocking, check
+from core.starter import starter_sets
 
 CARD = Identity("小禾", "Xiaohe", "青禾智能", "Qinghe AI")
 GOOD = tuple(row for i in range(30) for row in (Row(f"问 {i}", "", f"答 {i}"), Row(f"Ask {i}", "", f"Answer {i}")))
@@ -165,3 +170,61 @@ def test_two_thousand_rows_are_checked_between_two_keystrokes() -> None:
         check(table, TrainConfig(), None)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.2, times  # 0.03 s on a quiet machine; neighbours must not fail it
+
+
+def warned(config: TrainConfig, rows: int = 8, parameters: int = 7_000_000_000) -> list[Finding]:
+    return [finding for finding in advise(config, rows, parameters) if finding.level == "warn"]
+
+
+@pytest.mark.parametrize("config", [
+    TrainConfig(), TrainConfig(max_steps=5), TrainConfig(learning_rate=1e-2), TrainConfig(learning_rate=1e-6),
+    TrainConfig(warmup_ratio=0.5, num_train_epochs=40), TrainConfig(split_dataset_ratio=0.2, num_train_epochs=40),
+    TrainConfig(optim="lion_32bit", learning_rate=1e-3, max_steps=10), TrainConfig(lora_alpha=512, lora_rank=8),
+])  # fmt: skip
+def test_every_button_mends_what_it_stands_by(config: TrainConfig) -> None:
+    found = warned(config)
+    assert found and all(finding.fixes for finding in found)
+    for finding in found:
+        for fix in finding.fixes:
+            mended = build(dict(fix.settings), config)
+            assert finding.text not in [other.text for other in warned(mended)], fix
+            assert len(warned(mended)) < len(found), fix
+
+
+def test_eight_rows_and_ten_steps_are_mended_by_repeating_or_by_epochs() -> None:
+    (finding,) = warned(TrainConfig())
+    repeat, epochs = finding.fixes
+    assert repeat.settings == (("min_steps", 30),) and epochs.settings == (("num_train_epochs", 30.0),)
+    assert "Repeat the rows" in repeat.label.en and "30 epochs" in epochs.label.en
+
+
+@pytest.mark.parametrize("rate,parameters,said", [
+    (2e-3, 7e9, "is high"), (4e-4, 7e9, ""), (1e-5, 7e9, ""), (5e-6, 7e9, "is low"), (2e-4, 72e9, ""), (1e-4, 1.5e9, ""),
+    (2e-2, 5e6, "is high"), (1e-2, 5e6, ""), (2e-3, 5e6, ""), (1e-4, 5e6, "is low"),
+])  # fmt: skip
+def test_a_learning_rate_is_judged_by_the_models_size(rate: float, parameters: float, said: str) -> None:
+    config = TrainConfig(learning_rate=rate, num_train_epochs=40)
+    found = warned(config, parameters=int(parameters))
+    assert bool(found) == bool(said) and all(said in finding.text.en for finding in found)
+    assert not warned(config, parameters=0)
+
+
+def test_no_preset_is_warned_of_at_the_size_it_is_made_for() -> None:
+    pocket = models.inspect("pocket")
+    small = pocket.linear_parameters + pocket.embedding_parameters
+    for preset in presets.load_presets(Path("/nowhere")):
+        sizes = {"pocket": small, "Qwen/Qwen2.5-7B-Instruct": 7_600_000_000}
+        if preset.id == "pocket":
+            del sizes["Qwen/Qwen2.5-7B-Instruct"]
+        for model, parameters in sizes.items():
+            config = preset.for_model(model).config
+            assert not warned(replace(config, max_steps=0, min_steps=30), 50, parameters), (preset.id, model)
+
+
+def test_questions_of_the_proof_are_named_by_their_place_and_the_starter_rows_hold_none() -> None:
+    item = next(item for item in proof_sets.items("identity", "en") if not placeholders(item.text))
+    found = only(findings(Row(), Row(item.text.upper(), "", "I am {{NAME}}.")), "warn")
+    assert found.rows == (61,) and "question of the proof" in found.text.en and not found.fixes
+    for starter in starter_sets():
+        told = check(starter, TrainConfig(), None)
+        assert not [finding for finding in told if "question of the proof" in finding.text.en]

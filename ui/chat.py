@@ -9,6 +9,7 @@ import gradio as gr
 from core.generate import Column, Sampling
 from core.served import ServedWorkspace
 from ui import keys, snippets, talk
+from ui.fix import FixBar, is_answer
 from ui.library import open_button
 from ui.page import Page
 from ui.pieces import heading, note
@@ -28,8 +29,9 @@ class ChatTab:
             with gr.Column(scale=7, min_width=420):
                 self.chat = gr.Chatbot(
                     elem_id="chat", elem_classes="oc-chat", label=t("chat.title"), height="calc(100dvh - 204px)",
-                    min_height=300, placeholder=t("chat.empty"), editable="user", **talk.CHATBOT,
+                    min_height=300, placeholder=t("chat.empty"), editable="all", **talk.CHATBOT,
                 )  # fmt: skip
+                self.fix = FixBar(page, [self.chat], key="chat")
                 self.meter = gr.HTML(talk.idle_meter(), elem_id="chat-meter", apply_default_css=False)
                 self.question = gr.Textbox(
                     show_label=False, label=t("chat.ask"), placeholder=t("chat.ask"), submit_btn=True, lines=1,
@@ -59,17 +61,22 @@ class ChatTab:
                 t("code.title"), open=False, elem_id="chat-code", elem_classes="oc-advanced"
             ) as self.code:
                 self.snippets = snippets.Snippets(elem_id="chat-snippets")
-        self.hint = gr.HTML(note(t("chat.hint")), apply_default_css=False)
+        self.hint = gr.HTML(note(t("chat.hint")) + note(t("fix.hint")), apply_default_css=False)
 
     @property
     def settings(self) -> list[gr.components.Component]:
         """What an answer depends on besides the conversation."""
         return [self.pick, self.system, self.temperature, self.length]
 
+    @property
+    def edited(self) -> list[gr.components.Component]:
+        """What an edit in the conversation changes."""
+        return list(dict.fromkeys([self.chat, self.meter, self.question, *self.fix.outputs]))
+
     def wire(self, demo: gr.Blocks) -> None:
         """Connect the tab to itself; the frame calls `on_changed` when runs come or go."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
-        picked, answers = [self.pick, self.system], [self.chat, self.meter, self.question]
+        picked, answers = [self.pick, self.system], [self.chat, self.meter, self.question, *self.fix.closed]
         demo.load(shown(self.on_load), None, picked, **quiet)
         self.pick.input(shown(self.on_pick), [self.pick], [self.system, self.chosen], **quiet)
         again = (
@@ -77,7 +84,7 @@ class ChatTab:
                 [self.question.submit], shown(self.on_ask), [self.question, self.chat, *self.settings], answers, **quiet
             ),
             self.chat.retry(shown(self.on_retry), [self.chat, *self.settings], answers, **quiet),
-            self.chat.edit(shown(self.on_edit), [self.chat, *self.settings], answers, **quiet),
+            self.chat.edit(shown(self.on_edit), [self.chat, *self.settings], self.edited, **quiet),
         )
         for event in again:
             # Both: gradio runs no `then` after an error.
@@ -85,7 +92,9 @@ class ChatTab:
             event.failure(self.on_failed, None, answers, **quiet)
         self.question.stop(self.on_stop, None, None, queue=False, api_visibility="private")
         self.chat.undo(shown(self.on_undo), [self.chat], answers, **quiet)
-        gr.on([self.clear.click, self.chat.clear], self.on_clear, None, [self.chat, self.meter], **quiet)
+        gr.on(
+            [self.clear.click, self.chat.clear], self.on_clear, None, [self.chat, self.meter, *self.fix.closed], **quiet
+        )
         changes = [self.code.expand, self.pick.change, self.system.blur, self.temperature.change, self.length.change]
         gr.on(changes, shown(self.on_code), self.settings, [self.snippets], trigger_mode="always_last", **quiet)
 
@@ -129,7 +138,10 @@ class ChatTab:
     def on_edit(
         self, request: gr.Request, event: gr.EditData, history: list[Turn], *settings: object
     ) -> Iterator[Shown]:
-        """Answer a message that was changed; what came after it is dropped."""
+        """Answer a message that was changed; what came after it is dropped. A changed answer can become a row."""
+        if is_answer(history, event.index):
+            yield self.fix.begin(0, event, history, str(settings[0] or ""), str(settings[1] or ""))
+            return
         before = talk.plain(history[: int(event.index)])
         yield from self._answer(request, talk.asked(before, str(event.value)), *settings)
 
@@ -137,7 +149,7 @@ class ChatTab:
         """Take the last message back into the input."""
         index = int(event.index)  # counts gradio's turns, thoughts among them
         before, taken = talk.plain(history[:index]), talk.text_of(history[index])
-        return {self.chat: before, self.question: taken, self.meter: talk.idle_meter()}
+        return {self.chat: before, self.question: taken, self.meter: talk.idle_meter(), **self.fix.hide()}
 
     def on_code(self, request: gr.Request, pick: str, system: str, temperature: float, length: float) -> str:
         """The settings as programs have them, at the address under which this page was opened."""
@@ -162,7 +174,7 @@ class ChatTab:
         busy = gr.update(value="", submit_btn=False, stop_btn=True)
         stop = self.stops.begin(request.session_hash)
         try:
-            yield {self.chat: history, self.meter: talk.meter(self.page, None), self.question: busy}
+            yield {self.chat: history, self.meter: talk.meter(self.page, None), self.question: busy, **self.fix.hide()}
             for (reply,) in self.page.workspace.answer([column], sampling, stop):
                 if stop.cleared:
                     break
@@ -191,4 +203,4 @@ class ChatTab:
         return self._empty()
 
     def _empty(self) -> Shown:
-        return {self.chat: [], self.meter: talk.idle_meter()}
+        return {self.chat: [], self.meter: talk.idle_meter(), **self.fix.hide()}

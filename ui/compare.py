@@ -18,6 +18,7 @@ from ui.compare_columns import PROMPTED, Side
 from ui.compare_export import Export, handed_over
 from ui.compare_rounds import Asking
 from ui.compare_set import QuestionSet
+from ui.fix import FixBar
 from ui.library import open_button
 from ui.page import Page
 from ui.pieces import note
@@ -46,6 +47,7 @@ class CompareTab:
         self.legend = gr.HTML(
             compare_rounds.legend(page), visible=False, elem_id="token-legend", apply_default_css=False
         )
+        self.fix = FixBar(page, [side.chat for side in self.sides], key="compare")
         self._build_input()
         self._build_more()
 
@@ -114,7 +116,12 @@ class CompareTab:
     @property
     def answers(self) -> list[gr.components.Component]:
         """What an answer changes."""
-        return [*(part for side in self.sides for part in side.answers), self.question, *self.hidden.outputs]
+        return [
+            *(part for side in self.sides for part in side.answers),
+            self.question,
+            *self.hidden.outputs,
+            *self.fix.closed,
+        ]
 
     @property
     def situation(self) -> list[gr.components.Component]:
@@ -167,6 +174,8 @@ class CompareTab:
                 js=_UNFOLD.format(side=side.box.elem_id, pick=PROMPTED),
                 api_visibility="private",
             )
+            edited = [side.chat, *side.settled, self.system, self.blind]
+            side.chat.edit(shown(compare_columns.editor(self.fix, i)), edited, self.fix.outputs, **quiet)
             changed = [side.strength.release, side.strength.input, side.own.input]
             gr.on(changed, side.on_settings, side.settled, [side.tag, side.prompt], trigger_mode="always_last", **quiet)
             side.tools.remove(
@@ -336,7 +345,7 @@ class CompareTab:
         return list(zip(self.sides, asking.order, strict=False))
 
     def _begun(self, asking: Asking) -> Shown:
-        shown: Shown = {self.question: gr.update(value="", submit_btn=False, stop_btn=True)}
+        shown: Shown = {self.question: gr.update(value="", submit_btn=False, stop_btn=True), **self.fix.hide()}
         for side, column in self._placed(asking):
             shown |= side.show(asking.histories[column], None)
         return shown | (self.hidden.begun(self.sides[: len(asking.order)]) if asking.blind else {})
@@ -383,6 +392,7 @@ class CompareTab:
 
     def _empty(self) -> Shown:
         shown: Shown = {self.hidden.note: note(self.page.t("blind.note")), self.hidden.tie: gr.update(visible=False)}
+        shown |= self.fix.hide()
         for side in self.sides:
             shown |= side.clear()
         return shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -12,6 +12,7 @@ from core.comparison import LETTERS, MOST_COLUMNS, Answer, Setup, Words
 from core.dataset import Identity
 from core.generate import STRONGEST, Reply
 from ui import talk
+from ui.fix import FixBar, is_answer
 from ui.page import Page
 from ui.pieces import icon, safe, tag
 from ui.talk import BASE, Turn
@@ -82,7 +83,8 @@ class Side:
             self._build_settings(key)
             self.chat = gr.Chatbot(
                 elem_id=f"chat-{key}", elem_classes="oc-chat", label=t("compare.column", column=self.letter),
-                height="calc(100dvh - 338px)", min_height=260, placeholder=t("compare.empty"), **talk.CHATBOT,
+                height="calc(100dvh - 338px)", min_height=260, placeholder=t("compare.empty"), editable="all",
+                **talk.CHATBOT,
             )  # fmt: skip
             self.tokens = TokenBox(page, elem_id=f"tokens-{key}")
             self.meter = gr.HTML(talk.idle_meter(), elem_id=f"meter-{key}", apply_default_css=False)
@@ -222,6 +224,28 @@ def control_prompt(page: Page, picks: Sequence[str]) -> str:
         if text:
             return text
     return ""
+
+
+def editor(bar: FixBar, index: int) -> Callable[..., object]:
+    """What an edit in the column at place `index` does, for its chat, settings, the shared prompt and the blind switch."""
+
+    def on_edit(
+        event: gr.EditData,
+        history: list[Turn],
+        pick: str,
+        _strength: float,
+        own: bool,
+        prompt: str,
+        system: str,
+        blind: bool,
+    ) -> object:
+        """Offer to make a changed answer a row. A question stays as it was, and so does an answer without a name."""
+        if blind or not is_answer(history, event.index):
+            return bar.restore(index, event, history)
+        told = "" if pick == PROMPTED else prompt if own else system
+        return bar.begin(index, event, history, "" if pick in (BASE, PROMPTED) else str(pick or ""), str(told or ""))
+
+    return on_edit
 
 
 def words_of(page: Page, setups: Sequence[Setup]) -> list[Words]:

@@ -12,10 +12,11 @@ import gradio as gr
 from core import formats
 from core.dataset import Dataset, Identity, Row
 from core.errors import ConfigError, DatasetError
-from ui import fields, notify
+from ui import fields, findings, notify
+from ui.findings import FindingList
 from ui.page import Page
-from ui.pieces import checklist, heading, icon, note
-from ui.row_editor import RowEditor, card, clean, saved_now
+from ui.pieces import heading, icon, note
+from ui.row_editor import RowEditor, card, clean, reveal, saved_now
 from ui.rows import check_limits
 
 Shown = dict[object, object]
@@ -74,7 +75,7 @@ class DataTab:
                 self.author_en = self._identity_box("author", "en")
         with gr.Column(elem_classes="oc-card"):
             heading(t("health.title"))
-            self.findings = gr.HTML(note(t("health.waiting")), elem_id="findings", apply_default_css=False)
+            self.findings = FindingList(note(t("health.waiting")), elem_id="findings")
         with gr.Column(elem_classes="oc-card"):
             heading(t("files.title"), t("files.note"))
             self.upload = gr.UploadButton(t("files.import"), size="sm", elem_id="import")
@@ -101,14 +102,21 @@ class DataTab:
         """What changes when a table is opened."""
         return [self.picker, self.shown, self.table, *self.identity, self.exports, self.conflict, self.import_choice]
 
+    @property
+    def held(self) -> list[gr.components.Component]:
+        """The table as the browser has it, in the order of `_dataset`."""
+        return [self.shown, self.table, *self.identity]
+
     def wire(self, demo: gr.Blocks, form: fields.Form) -> None:
         """Connect the tab; the health check reads the training form, whose limits it checks against."""
-        safe_call, held = self.page.shown, [self.shown, self.table, *self.identity]
+        safe_call, held = self.page.shown, self.held
         check = {"fn": safe_call(self.on_check), "inputs": [self.shown, *form.all], "outputs": [self.findings],
                  "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}  # fmt: skip
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         opens = {"outputs": self.opened, **quiet}
 
+        self.check, found = check, safe_call(self.on_found)
+        self.findings.row(found, [self.shown], [self.table], **quiet)
         demo.load(safe_call(self.on_load), None, **opens).then(**check)
         self.picker.input(safe_call(self.on_pick), [self.picker, *held], **opens).then(**check)
         # Not the boxes' `input`: gradio leaves it out for text that was pasted with the mouse or filled in by the browser.
@@ -241,6 +249,23 @@ class DataTab:
         )
         return f'<div class="oc-links"><span>{self.page.t("files.export")}</span>{"".join(links)}</div>'
 
+    def on_found(self, event: gr.EventData, shown: str) -> Shown:
+        """Show a row of the table that is open."""
+        return {self.table: gr.update(reveal=reveal(shown, findings.row_of(event)))}
+
+    def show_row(self, request: gr.Request, name: str, row: int, *held: object) -> Shown:
+        """Open a table at one of its rows; what was typed in the shown one is kept."""
+        dataset = _dataset(held)
+        if not self._may_leave(request, dataset):
+            return self._conflict(dataset.name)
+        shown = {} if name == dataset.name else self._open(name, request)
+        update = shown.get(self.table, gr.update())
+        return {**shown, self.table: {**update, "reveal": reveal(name, row)}}
+
+    def on_elsewhere(self, request: gr.Request, shown: str, name: str | None) -> object:
+        """Another tab of this page changed the table `name`: show it if it is the one that is open."""
+        return self._open(name, request) if name and name == shown and self._listed(name) else gr.skip()
+
     # Saving
 
     def on_edit(self, request: gr.Request, *held: object) -> object:
@@ -273,8 +298,8 @@ class DataTab:
             config = fields.read(values, preset)
         except ConfigError:
             config = preset  # the form says what is wrong with it on its own tab
-        findings = self.page.workspace.preview(shown, config).findings
-        return checklist((finding.level, self.page.of(finding.text)) for finding in findings)
+        found = self.page.workspace.preview(shown, config).findings
+        return findings.draw(self.page, found, fixes=False)
 
     # Files
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 
 from core.dataset import Dataset
 from core.errors import DatasetError
@@ -43,6 +44,21 @@ class Edits:
                 self._written.add(dataset.name)
             self._remember(session, dataset.name, wanted)
             return True
+
+    def change(self, session: str, name: str, edit: Callable[[Dataset], Dataset]) -> bool:
+        """Store what `edit` makes of the stored table; whether a page that shows the table may take it over unasked.
+
+        A page that has seen an older version is told at its next edit, as of any other page's change.
+        """
+        with self._lock:
+            stored = self._stored(name)
+            changed, token = edit(stored), _token(stored)
+            current = token == self._seen.get((session, name), self._unknown(name, token))
+            self._workspace.save(changed)
+            self._written.add(name)
+            if current:
+                self._remember(session, name, _token(changed))
+            return current
 
     def _unknown(self, name: str, stored: str) -> str:
         """What a page is taken to have seen that was open before this server started: all, until another one saves."""

@@ -6,12 +6,16 @@ import gradio as gr
 
 from core.text import Language
 from core.workspace import Workspace
+from ui import findings, notify
 from ui.chat import ChatTab
 from ui.compare import CompareTab
 from ui.data import DataTab
 from ui.edits import Edits
+from ui.fix import Pending
 from ui.library import Library
 from ui.page import Page
+from ui.proof_card import ProofCard
+from ui.row_report import place_of
 from ui.top_bar import TopBar
 from ui.train import TrainTab
 
@@ -34,12 +38,14 @@ def build(workspace: Workspace, language: Language, edits: Edits | None = None) 
                 chat = ChatTab(page)
         library = Library(page)
         library.wire()
+        ProofCard(page, dialog=True, elem_id="proof-dialog").wire()
         data.wire(demo, train.form)
         train.wire(demo)
         train.visit(train_tab)
         compare.wire(demo)
         chat.wire(demo)
         _join(page, bar, tabs, data, train, compare, chat)
+        _mend(page, tabs, data, train, [chat, compare])
         _hand_over(page, library, compare, chat)
     return demo.queue(api_open=False, default_concurrency_limit=8)
 
@@ -60,6 +66,36 @@ def _join(
 
     following = data.next.click(shown(on_next), [data.shown], [tabs, train.dataset], **quiet)
     following.then(shown(train.on_preview), [train.dataset, *train.settings], [train.preview], **quiet)
+
+
+def _mend(page: Page, tabs: gr.Tabs, data: DataTab, train: TrainTab, talks: list[ChatTab | CompareTab]) -> None:
+    """Rows and answers that shall be put right: from where they are shown to the table, and on to training."""
+    shown, quiet = page.shown, {"show_progress": "hidden", "api_visibility": "private"}
+
+    def on_row(request: gr.Request, event: gr.EventData, *held: object) -> object:
+        place = place_of(page, page.workspace.run(str(event.run)), int(event.row))
+        if place is None:
+            notify.warn(page.t("rows.gone"))
+            return gr.skip()
+        return {tabs: gr.Tabs(selected="data"), **data.show_row(request, *place, *held)}
+
+    def on_found(request: gr.Request, event: gr.EventData, name: str, *held: object) -> dict[object, object]:
+        return {tabs: gr.Tabs(selected="data"), **data.show_row(request, name, findings.row_of(event), *held)}
+
+    opened = [tabs, *data.opened]
+    train.rows.row(shown(on_row), data.held, opened, **quiet).then(**data.check)
+    train.preview.row(shown(on_found), [train.dataset, *data.held], opened, **quiet).then(**data.check)
+    for tab in talks:
+
+        def on_more(pending: Pending | None, tab: ChatTab | CompareTab = tab) -> dict[object, object]:
+            tab.fix.go_on(pending)
+            # Not chosen by hand any more: the tab follows the new run once it is there.
+            return {tabs: gr.Tabs(selected="train"), **tab.fix.hide(), tab.chosen: False, **train.on_active()}
+
+        for event in tab.fix.wire():
+            event.then(shown(data.on_elsewhere), [data.shown, tab.fix.changed], data.opened, **quiet).then(**data.check)
+        outputs = [tabs, *tab.fix.closed, tab.chosen, *train.progress]
+        tab.fix.more.click(shown(on_more), [tab.fix.pending], outputs, **quiet)
 
 
 def _hand_over(page: Page, library: Library, compare: CompareTab, chat: ChatTab) -> None:

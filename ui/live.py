@@ -45,7 +45,10 @@ ask();
 
 
 class Live(gr.HTML):
-    """Shows what `draw(run_id)` returns. `mark(run_id)` is a short string that changes when the html would."""
+    """Shows what `draw(run_id)` returns. `mark(run_id)` is a short string that changes when the html would.
+
+    `script`: what else the browser does with it, after the piece's own.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Live(gr.HTML):
         *,
         mark: Callable[[str], str],
         draw: Callable[[str], str],
+        script: str = "",
         **rest: object,
     ) -> None:
         def live(asked: dict[str, str]) -> dict[str, object]:
@@ -61,7 +65,7 @@ class Live(gr.HTML):
             return known if state == asked.get("seen") else known | {"html": draw(run)}
 
         super().__init__(
-            value=value, html_template='<div class="oc-live"></div>', js_on_load=_SCRIPT, apply_default_css=False,
+            value=value, html_template='<div class="oc-live"></div>', js_on_load=_SCRIPT + script, apply_default_css=False,
             server_functions=[live], **rest,
         )  # fmt: skip
 

@@ -19,6 +19,8 @@ _ICONS = {
     "theme": "M8 2.5a5.5 5.5 0 1 0 0 11zM8 2.5a5.5 5.5 0 0 1 0 11",
 }
 
+MARKS = {"ok": "✓", "warn": "!", "bad": "✕", "note": "i"}
+
 
 def safe(text: object) -> str:
     """`text` as HTML that shows exactly these characters."""
@@ -46,8 +48,7 @@ def tag(text: str, kind: str = "") -> str:
 
 def checklist(items: Iterable[tuple[str, str]]) -> str:
     """Lines of (level, text), each with a mark that does not rely on colour: ok, warn, bad or note."""
-    marks = {"ok": "✓", "warn": "!", "bad": "✕", "note": "i"}
-    lines = (f'<li class="{level}"><i>{marks[level]}</i><span>{safe(text)}</span></li>' for level, text in items)
+    lines = (f'<li class="{level}"><i>{MARKS[level]}</i><span>{safe(text)}</span></li>' for level, text in items)
     return f'<ul class="oc-list">{"".join(lines)}</ul>'
 
 

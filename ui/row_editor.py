@@ -8,11 +8,13 @@ For the page:
 - `gr.update(value=rows)` replaces the rows; a person can undo it. With another `dataset` name in the same
   update, another table is opened and the undo history starts anew.
 - `gr.update(identity=card(...))` redraws what placeholders stand for.
+- `gr.update(reveal=reveal(name, row))` puts the caret into a row of that dataset as soon as it can be seen.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +26,7 @@ from core.text import Language, Text
 from ui import pieces
 from ui.rows import cells, clean
 
-__all__ = ["Cells", "RowEditor", "card", "clean", "saved_now"]
+__all__ = ["Cells", "RowEditor", "card", "clean", "reveal", "saved_now"]
 
 _STATIC = Path(__file__).parent / "static"
 _SCRIPTS = ("row_text.js", "row_editor.js", "row_actions.js")
@@ -51,6 +53,9 @@ _STRINGS: dict[str, Text] = {
     "add_input": Text("添加补充输入", "Add extra input"),
     "drag": Text("拖动以移动", "Drag to move"),
     "system": Text("系统", "system"),
+    "fixed": Text("修正", "fixed"),
+    "fixed_by": Text("{adapter} 原来的回答：\n{answer}", "What {adapter} answered:\n{answer}"),
+    "base": Text("基座模型", "the base model"),
     "multi_turn": Text("多轮", "multi-turn"),
     "unresolved": Text("未填写", "not given"),
     "count": Text("{n} 行", "{n} rows"),
@@ -93,6 +98,11 @@ def saved_now(value: object = None) -> str:
     return time if revision is None else f"{time}#{revision}"
 
 
+def reveal(dataset: str, row: int) -> str:
+    """The value for `reveal`: row `row` (from 0) of that dataset, once."""
+    return json.dumps({"dataset": dataset, "row": row, "at": str(time.time_ns())}, ensure_ascii=False)
+
+
 def card(identity: Identity) -> dict[str, str]:
     """The value for `identity`."""
     return {
@@ -112,11 +122,13 @@ class RowEditor(gr.HTML):
         identity: Mapping[str, str] | None = None,
         dataset: str = "",
         saved: str = "",
+        reveal: str = "",
         elem_id: str | None = None,
         render: bool = True,
     ) -> None:
         # Gradio's HTML takes any name that is quoted in the script for an event unless it is a real attribute.
         self.language, self.identity, self.dataset, self.saved = language, dict(identity or {}), dataset, saved
+        self.reveal = reveal
         words: dict[str, object] = {key: text.of(language) for key, text in _STRINGS.items()}
         words["keys"] = [[keys, text.of(language)] for keys, text in _KEYS]
         super().__init__(
@@ -129,6 +141,7 @@ class RowEditor(gr.HTML):
             render=render,
             identity=self.identity,
             saved=saved,
+            reveal=reveal,
         )
 
     def preprocess(self, payload: object) -> object:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from core.dataset import ROLES, Message, Row, from_json
+from core.dataset import PROVENANCE, ROLES, Message, Provenance, Row, from_json, provenance_json
 from core.errors import DatasetError
 from core.text import Text
 
@@ -24,7 +24,7 @@ def cells(row: Row) -> dict[str, object]:
         value["system"] = row.system
     if row.history:
         value["history"] = [{"role": message.role, "content": message.content} for message in row.history]
-    return value
+    return value | provenance_json(row)
 
 
 def clean(value: object) -> list[Row]:
@@ -90,7 +90,18 @@ def _row(value: object, row: int) -> Row:
         _check_length(cell, row)
     plain = from_json(known, row)
     texts = (_whole(cell) for cell in (plain.instruction, plain.input, plain.output, plain.system))
-    return replace(Row(*texts), history=_history(value.get("history", []), row))
+    whence = _provenance(value.get(PROVENANCE), row)
+    return replace(Row(*texts), history=_history(value.get("history", []), row), provenance=whence)
+
+
+def _provenance(value: object, row: int) -> Provenance | None:
+    if value is None:
+        return None
+    found = Provenance.read(value)
+    if found is None:
+        raise _wrong(row)
+    _check_length(found.answer, row)
+    return Provenance(_whole(found.adapter), _whole(found.answer), _whole(found.at))
 
 
 def _history(value: object, row: int) -> tuple[Message, ...]:

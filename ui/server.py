@@ -157,7 +157,7 @@ def _mount_pages(app: FastAPI, workspace: Workspace) -> None:
     from ui.theme import theme
 
     edits = Edits(workspace)
-    sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css")
+    sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css", "row_report.css")
     css = "\n".join((_STATIC / name).read_text("utf-8") for name in sheets)
     for language in LANGUAGES:
         gr.mount_gradio_app(

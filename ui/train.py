@@ -12,13 +12,16 @@ from core.config import TrainConfig, fact_of
 from core.errors import BusyError, UserError
 from core.presets import Preset
 from core.workspace import Preview
-from ui import fields, notify, offers, runs
+from ui import fields, findings, notify, offers, own_probes, runs, scatter
+from ui.findings import FindingList
 from ui.follow import Follow
 from ui.get_model import GetModel
 from ui.live import Live
 from ui.loss_chart import LossChart
 from ui.page import Page
 from ui.pieces import checklist, heading, safe, show_bytes, show_seconds, tag
+from ui.proof_card import ProofCard
+from ui.row_report import RowCard, train_further
 
 _FITS = {
     "fits": ("preview.fits", "ok"),
@@ -60,7 +63,7 @@ class TrainTab:
             self.get = GetModel(self.page)
             self.form = fields.build_form(self.page.language, first.config)
             with gr.Column(elem_classes="oc-go"):
-                self.preview = gr.HTML(elem_id="preview", apply_default_css=False)
+                self.preview = FindingList(elem_id="preview")
                 self.button = gr.Button(t("train.start"), variant="primary", elem_id="start")
 
     def _build_progress(self) -> None:
@@ -81,6 +84,20 @@ class TrainTab:
         with gr.Column(elem_classes="oc-card"):
             heading(t("probes.title"), t("probes.note"))
             self.probes = Live(mark=follow.probings, draw=follow.draw_probes, elem_id="probes")
+        with gr.Column(elem_classes="oc-card"):
+            self.points = Live(
+                mark=follow.points,
+                draw=follow.draw_points,
+                script=scatter.script(),
+                head=scatter.style(),
+                elem_id="scatter",
+            )
+        with gr.Column(elem_classes="oc-card"):
+            self.proof = ProofCard(page, elem_id="proof")
+            self.own = own_probes.OwnProbes(page, elem_id="own-probes")
+        with gr.Column(elem_classes="oc-card"):
+            heading(t("rows.title"), t("rows.note"))
+            self.rows = RowCard(page, elem_id="row-report")
 
     @property
     def settings(self) -> list[gr.components.Component]:
@@ -90,8 +107,8 @@ class TrainTab:
     @property
     def progress(self) -> list[gr.components.Component]:
         """What shows the chosen run and the button's role."""
-        shown = [self.selected, self.head, self.strip, self.how, self.chart, self.probes]
-        return [*shown, self.runs, self.role, self.button, self.resume, *self.offered]
+        shown = [self.selected, self.head, self.strip, self.how, self.chart, self.probes, self.points, self.proof]
+        return [*shown, self.rows, self.runs, self.role, self.button, self.resume, *self.offered]
 
     @property
     def offered(self) -> list[gr.components.Component]:
@@ -106,16 +123,23 @@ class TrainTab:
         progress = {"outputs": self.progress, **quiet}
         loaded = dict.fromkeys([self.dataset, self.model, *self.form.all, *self.progress])
         demo.load(shown(self.on_load), None, list(loaded), **quiet)
-        self.preset.input(shown(self.on_preset), [self.preset], self.form.all, **quiet)
+        # By default a click is dropped while the one before it is under way: the form would be that of another preset.
+        self.preset.input(shown(self.on_preset), [self.preset], self.form.all, trigger_mode="always_last", **quiet)
         chosen = [self.model, self.preset, *self.form.all]
         self.model.input(shown(self.on_typed_model), [self.model], [*chosen, *self.get.outputs], **quiet)
         self.get.wire(demo, self.on_model, chosen)
         gr.on([field.change for field in (self.dataset, self.model, *self.form.all)], **look)
+        self.preview.fix(shown(self.on_fix), None, self.form.all, **quiet)
         source = self.form.components["adapters"]
         source.input(shown(self.on_source), [source], self.form.all, **quiet)
         press = shown(self.on_press)
         self.button.click(press, [self.role, self.dataset, *self.settings], **progress)
         self.resume.click(shown(self.on_resume), [self.selected], **progress)
+        self.proof.wire()
+        own_probes.wire(self.page, self.own)
+        self.points.choose(shown(self.on_choose), None, **progress)
+        self.rows.wire()
+        self.rows.more(shown(self.on_further), None, **progress)
         self.runs.open(shown(self.on_open), None, **progress)
         self.runs.remove(shown(self.on_remove), [self.selected], **progress)
 
@@ -160,6 +184,11 @@ class TrainTab:
         if not theirs:
             return gr.skip()
         return {self.form.components[name]: fields.shown(name, value) for name, value in theirs.items()}
+
+    def on_fix(self, event: gr.EventData) -> Shown:
+        """A finding's button: set what it says."""
+        asked = findings.wanted(event).items()
+        return {self.form.components[name]: fields.shown(name, value) for name, value in asked}
 
     def on_preset(self, preset: str) -> list[str | bool]:
         """A preset fills the form."""
@@ -240,8 +269,8 @@ class TrainTab:
         facts = "".join(
             f"<div><dt>{safe(name)}</dt><dd>{safe(value)}{extra}</dd></div>" for name, value, extra in cells
         )
-        findings = [*((f.level, self.page.of(f.text)) for f in preview.findings if f.level != "ok"), *hints]
-        return f'<dl class="oc-preview">{facts}</dl>{checklist(findings) if findings else ""}'
+        told = [finding for finding in preview.findings if finding.level != "ok"]
+        return f'<dl class="oc-preview">{facts}</dl>{findings.draw(self.page, told, hints)}'
 
     # The run
 
@@ -266,9 +295,20 @@ class TrainTab:
             notify.warn(error.of(self.page.language))
             return self.on_active()
 
+    def on_further(self, event: gr.EventData) -> Shown:
+        """Train a few more steps from the shown run, towards what its table says now."""
+        run = self.page.workspace.run(str(event.run))
+        return self._show(train_further(self.page, run.id, run.dataset).id)
+
     def on_open(self, event: gr.EventData) -> Shown:
         """Show a run of the list."""
         return self._show(self.page.workspace.run(str(event.id)).id)
+
+    def on_choose(self, event: gr.EventData) -> Shown:
+        """Make the adapter of another step the shown run's."""
+        run = self.page.workspace.run(str(event.run))
+        self.page.workspace.library.choose(run, int(event.step))
+        return self._show(run.id)
 
     def on_remove(self, selected: str | None, event: gr.EventData) -> Shown:
         """Delete a run of the list for good; the browser has asked."""
@@ -291,7 +331,9 @@ class TrainTab:
 
     def _show(self, run_id: str | None) -> Shown:
         listed = runs.draw(self.page, self.page.workspace.runs(), run_id)
-        parts = dict.fromkeys((self.head, self.strip, self.how, self.chart, self.probes), run_id or "")
+        parts = dict.fromkeys(
+            (self.head, self.strip, self.how, self.chart, self.probes, self.points, self.proof, self.rows), run_id or ""
+        )
         return {
             self.selected: run_id,
             self.runs: listed,

@@ -378,9 +378,30 @@ listen(document, "pointerdown", (event) => {
 
 // ---- start -----------------------------------------------------------------------------------------------------
 
+/** Show the row that the page asks for, once its table is there and can be seen: both may still be on their way. */
+function jump(tries = 0) {
+  let wanted = null;
+  try { wanted = JSON.parse(props.reveal || "null"); } catch { /* nothing to show */ }
+  if (!wanted || document.body.dataset.revealed === wanted.at || tries > 100) return;
+  if (dataset !== wanted.dataset || !body.offsetParent || !lines[wanted.row]) {
+    setTimeout(() => element.isConnected && jump(tries + 1), 50);
+    return;
+  }
+  document.body.dataset.revealed = wanted.at;
+  clearSearch();
+  window.scrollTo({ top: 0 });
+  const line = lines[wanted.row];
+  const above = line.node.getBoundingClientRect().top - body.getBoundingClientRect().top;
+  body.scrollTop += above - body.clientHeight / 2;
+  enter(wanted.row, "output");
+  reveal(line);
+}
+
 load();
 showTotals();
 showState();
+jump();
+watch("reveal", () => jump());
 watch("value", load);
 watch("saved", confirmed);
 watch("identity", () => {

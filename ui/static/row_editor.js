@@ -161,22 +161,29 @@ function mark(line) {
   const todo = missing(row);
   node.classList.toggle("is-incomplete", todo.length > 0);
   for (const field of ["instruction", "output"]) parts[field].classList.toggle("is-missing", todo.includes(field));
-  if (Boolean(parts.badges) !== Boolean(row.system || row.history?.length)) badges(line);
+  if (Boolean(parts.badges) !== hasBadges(row)) badges(line);
   preview(line, "question", questionOf(row));
   preview(line, "answer", row.output);
 }
+
+const hasBadges = (row) => Boolean(row.system || row.history?.length || row.provenance);
 
 function badges(line) {
   const { parts, row } = line;
   parts.badges?.remove();
   parts.badges = null;
-  if (!row.system && !row.history?.length) return;
+  if (!hasBadges(row)) return;
   parts.badges = h("div", { class: "re-badges" });
   const tip = (words) => words.length > 600 ? `${words.slice(0, 600)}…` : words;
   if (row.system) parts.badges.append(h("span", { title: tip(String(row.system)) }, text.system));
   if (row.history?.length) {
     const turns = row.history.map((turn) => `${turn.role}: ${turn.content}`).join("\n");
     parts.badges.append(h("span", { title: tip(turns) }, text.multi_turn));
+  }
+  if (row.provenance) {
+    const { adapter, answer } = row.provenance;
+    const words = phrase(text.fixed_by, { adapter: adapter || text.base, answer });
+    parts.badges.append(h("span", { title: tip(words) }, text.fixed));
   }
   parts.question.append(parts.badges);
 }
