@@ -114,15 +114,13 @@ def give_back() -> None:
 
 
 def has_room(needed: int) -> bool:
-    """Whether torch could take `needed` bytes of the card at once, now. Asked by taking them: limits of its own count."""
+    """Whether torch could take `needed` bytes more of the card now, its own limit (a share of the card) included."""
     import torch
 
-    try:
-        torch.empty(needed, dtype=torch.uint8, device="cuda")
-    except torch.OutOfMemoryError:
-        return False
-    torch.cuda.empty_cache()
-    return True
+    free, total = torch.cuda.mem_get_info()
+    unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    share = torch.cuda.get_per_process_memory_fraction()
+    return needed < min(free + unused, share * total - torch.cuda.memory_allocated())
 
 
 def memory_allowed(device: Device, base_bytes: int) -> int:
