@@ -30,8 +30,9 @@ class TrainerState:
     """Where a run is. Steps count from 1, 0 is none; seconds are those the run has taken so far.
 
     `scale`, `clean_steps`: float16's, see step.Stepper. `plan`: the fields of the estimate.Plan that steps were run by.
-    `probe_seconds`: what asking the fixed questions took so far, `probe_cost` at most at a time. `points`: fields of the
-    taken.Point of each probing.
+    `probe_seconds`: what asking the fixed questions took so far, `live_seconds` of it between steps, `pinned_seconds` of that
+    for the pinned ones; `probe_cost`, `pinned_cost`: what it took the last time, of all and of the pinned ones.
+    `points`: fields of the taken.Point of each probing.
     """
 
     step: int = 0
@@ -47,7 +48,10 @@ class TrainerState:
     base_answers: list[str] = field(default_factory=list)
     probed_step: int = 0
     probe_seconds: float = 0.0
+    live_seconds: float = 0.0
+    pinned_seconds: float = 0.0
     probe_cost: float = 0.0
+    pinned_cost: float = 0.0
     points: list[list[float | None]] = field(default_factory=list)
 
 

@@ -140,8 +140,8 @@ class TrainConfig:
         "Steps between asking the fixed identity questions; 0 asks only before and after.", group="probes",
         unit=_STEPS, min=0, max=1_000_000))
     probe_share: float = field(default=0.1, metadata=_fact(
-        "提问用时上限", "Probe time limit", "提问最多占训练用时的多大比例，间隔会为此自动拉开；1 表示不限。",
-        "Most of the run's time that probing may take; probes are spaced out to keep to it. 1 means no limit.",
+        "提问用时上限", "Probe time limit", "训练途中的提问最多占用时的多大比例，间隔会为此自动拉开；1 表示不限。",
+        "Most of the run's time that probing between steps may take; probes are spaced out to keep to it. 1 means no limit.",
         group="probes", min=0, max=1))
     rehearsal: str = field(default="off", metadata=_fact(
         "防遗忘", "Rehearsal guard", "每步顺带让模型在通用问题上保持基座自己的回答，护住原有能力；会多花一些时间。",

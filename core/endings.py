@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from core.checkpoints import TrainerState
-from core.proof_stats import wilson
 from core.taken import IN_A_ROW, Point
 from core.text import Text
 
@@ -24,7 +23,6 @@ def stale(evaluations: int, state: TrainerState) -> Text:
 
 def taken(chosen: Point, step: int, stopped_early: bool) -> Text:
     """Why the run ended at `step`, and why its adapter is the one of `chosen.step`."""
-    low = 100 * wilson(chosen.hits, chosen.total).low
     drift = "–" if chosen.drift is None else f"{chosen.drift:.4f}"
     zh = (
         f"没有训练过的身份问题连续 {IN_A_ROW} 次达标，别的回答也没有跑偏，训练在第 {step} 步提前结束。"
@@ -38,9 +36,8 @@ def taken(chosen: Point, step: int, stopped_early: bool) -> Text:
         else ""
     )
     return Text(
-        zh=f"{zh}采用第 {chosen.step} 步的适配器：提问过的里面它身份命中最多（{chosen.hits}/{chosen.total}，"
-        f"95 % 区间下限 {low:.0f} %），命中相同时取偏移最小的（{drift}）。",
+        zh=f"{zh}采用第 {chosen.step} 步的适配器：提问过的里面它身份命中最多（{chosen.hits}/{chosen.total}），"
+        f"命中相同时取偏移最小的（{drift}）。",
         en=f"{en}The adapter is the one of step {chosen.step}: of those that were asked it has the most identity hits "
-        f"({chosen.hits} of {chosen.total}, at least {low:.0f} % with 95 % confidence), and among equals the least drift "
-        f"({drift}).",
+        f"({chosen.hits} of {chosen.total}), and among equals the least drift ({drift}).",
     )

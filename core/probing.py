@@ -26,6 +26,7 @@ from core.taken import Pace, Point
 # Long enough for a sentence; the questions that are only counted name the identity early or not at all.
 _SHOWN, _COUNTED = 48, 32
 _FIRST_GUESS = 0.5  # seconds a probing takes, about right for a 7B on a card; where the base's answers were on disk
+_PINNED_PART = 0.5  # of the time for asking between steps
 _DEARER = 1.5  # an adapter's probing against the base's: it is read against the base, and saved
 
 
@@ -47,6 +48,7 @@ class Probing:
     ) -> None:
         self._engine, self._run, self._asked, self._pace, self._budget = engine, run, asked, pace, budget
         self._state, self._tell = state, tell
+        self._all = False  # whether there is time to ask everything
         if len(state.base_answers) != len(asked):
             state.base_answers = []
         probed.forget_all_but(run.folder, {point.step for point in self.points})
@@ -57,12 +59,19 @@ class Probing:
         return [Point.of(point) for point in self._state.points]
 
     def due(self, seconds: float) -> bool:
-        """Whether to ask now, `seconds` into the run: the settings want it, it fits into the time, it was not done."""
-        state = self._state
+        """Whether to ask now, `seconds` into the run: the settings want it, it was not done, and it fits into the time.
+
+        The pinned questions get half of the time, so that enough is left to ask everything. Once that passed, it is asked
+        again in any case if the same would end the run.
+        """
+        state, whole = self._state, taken.whole(self.points)
         if not (self._asked and self._pace.due(state.step)) or state.probed_step == state.step:
             return False
-        without = seconds - state.probe_seconds
-        return self._pace.affordable(state.step, without, state.probe_seconds, state.probe_cost)
+        step, without = state.step, seconds - state.probe_seconds
+        ends = self._run.config.stop_when_taken == "true" and bool(whole) and whole[-1].taken
+        self._all = ends and self._pace.worth(step, without, state.probe_cost)
+        self._all = self._all or self._pace.affordable(step, without, state.live_seconds, state.probe_cost)
+        return self._all or self._pace.affordable(step, without, state.pinned_seconds, state.pinned_cost, _PINNED_PART)
 
     def before(self, stop: threading.Event | None) -> None:
         """Ask the base, unless its answers are known, and tell them as those of step 0. Set `stop` gives it up."""
@@ -71,8 +80,8 @@ class Probing:
         begun, known = time.perf_counter(), BaseAnswers(self._engine, self._run.cache)
         conversations = [question.asked.messages for question in self._asked]
         limits = [self._limit(question) for question in self._asked]
-        asked = known.missing(conversations, limits)
         try:
+            asked = known.missing(conversations, limits)
             said = known.ask(conversations, limits, lambda done: None, stop or threading.Event())
         except (UserError, RuntimeError) as error:  # questions are asked beside the training: they must not end it
             self._tell("unanswered", step=0, reason=str(error))
@@ -81,41 +90,64 @@ class Probing:
             return
         self._state.base_answers = [answer.text for answer in said]
         seconds = self._took(begun)
-        first_guess = _DEARER * seconds if asked == len(self._asked) else _FIRST_GUESS
-        self._state.probe_cost = max(first_guess, self._state.probe_cost)
-        answers, hits, total = self._judged(0, self._state.base_answers)
-        self._tell_probed(Point(0, hits, total, None), answers, seconds, None)
+        shown = sum(question.shown for question in self._asked) / len(self._asked)
+        self._state.probe_cost = _DEARER * seconds if asked == len(self._asked) else _FIRST_GUESS
+        self._state.pinned_cost = self._state.probe_cost * shown
+        answers, hits, total = self._judged(0, dict(enumerate(self._state.base_answers)))
+        self._tell_probed(Point(0, hits, total, None), answers, seconds, None, live=False)
 
     def ask(self, card: Mapping[str, object], stop: threading.Event | None, saved: Path | None = None) -> None:
         """Ask the adapter as it is now, keep it, and tell what was found; `card` describes it.
 
-        `saved`: the folder that holds it already. Set `stop` ends it without an event; questions that could not be
-        answered are told as that, and the run goes on.
+        The pinned questions first, and the others if those pass and there is time. `saved`: the folder of a run that is
+        over, which holds the adapter already; everything is asked then. Set `stop` ends it without an event; questions
+        that could not be answered are told as that, and the run goes on.
         """
         self.before(stop)
-        state = self._state
+        state, last = self._state, saved is not None
         if not state.base_answers:
             return
         begun = time.perf_counter()
         drift, kept = self._drift(stop)
-        texts = self._answers([i for i in range(len(self._asked)) if i not in kept], stop)
-        if texts is None:
+        after = self._after(kept, last, stop)
+        if after is None:
             return
-        after = [state.base_answers[i] if i in kept else texts[i] for i in range(len(self._asked))]
         answers, hits, total = self._judged(state.step, after)
-        point = Point(state.step, hits, total, drift, drift is not None and drift <= self._budget)
+        whole = len(after) == len(self._asked)
+        point = Point(state.step, hits, total, drift, whole and drift is not None and drift <= self._budget)
         state.points = [*(old for old in state.points if old[0] != state.step), point.listed]
         folder = self._keep(card, saved)
         state.probed_step = state.step
         seconds = self._took(begun)
-        self._tell_probed(point, answers, seconds, folder)
-        if point.identity_holds and self._run.last("acquired") is None:
+        if not last:
+            state.live_seconds += seconds
+        if whole:
+            state.probe_cost = seconds
+        else:
+            state.pinned_seconds, state.pinned_cost = state.pinned_seconds + seconds, seconds
+        self._tell_probed(point, answers, seconds, folder, live=not last)
+        if point.identity_holds and whole and self._run.last("acquired") is None:
             self._tell("acquired", step=point.step, hits=point.hits, total=point.total)
 
+    def _after(self, kept: set[int], last: bool, stop: threading.Event | None) -> dict[int, str] | None:
+        """The adapter's answers by the question's place: of all, or of the pinned ones while these do not pass."""
+        found: dict[int, str] = {}
+        for shown in (True, False):
+            if not (shown or last):
+                _, hits, total = self._judged(self._state.step, found)
+                if not self._all or (total and not Point(self._state.step, hits, total, None).identity_holds):
+                    break
+            places = [index for index, question in enumerate(self._asked) if question.shown == shown]
+            said = self._answers([index for index in places if index not in kept], stop)
+            if said is None:
+                return None
+            found |= {index: said.get(index, self._state.base_answers[index]) for index in places}
+        return found
+
     def _took(self, begun: float) -> float:
-        """Count what a probing took; the next one is expected to take as long as the longest so far."""
-        state, seconds = self._state, time.perf_counter() - begun
-        state.probe_seconds, state.probe_cost = state.probe_seconds + seconds, max(state.probe_cost, seconds)
+        """Count what a probing took."""
+        seconds = time.perf_counter() - begun
+        self._state.probe_seconds += seconds
         return seconds
 
     def _limit(self, question: Question) -> int:
@@ -145,13 +177,12 @@ class Probing:
         resident, general = self._engine.resident, [i for i, asked in enumerate(self._asked) if not asked.identity]
         if resident is None or not general:
             return None, set()
-        examples = [
-            resident.encoder.example(
-                (*self._asked[index].asked.messages, Message("assistant", self._state.base_answers[index]))
-            )
+        talks = [
+            (*self._asked[index].asked.messages, Message("assistant", self._state.base_answers[index]))
             for index in general
         ]
         try:
+            examples = [resident.encoder.example(talk) for talk in talks]
             scored = score(self._engine, self._run.id, examples, stop)
         except (UserError, RuntimeError) as error:
             self._tell("unanswered", step=self._state.step, reason=str(error))
@@ -161,10 +192,11 @@ class Probing:
         kept = {index for index, found in zip(general, scored, strict=False) if found.same and all(found.same)}
         return (drift if math.isfinite(drift) else None), kept
 
-    def _judged(self, step: int, texts: Sequence[str]) -> tuple[list[dict[str, object]], int, int]:
-        """Every answer with its verdict and marks, and hits of how many identity questions."""
+    def _judged(self, step: int, texts: Mapping[int, str]) -> tuple[list[dict[str, object]], int, int]:
+        """Answers by the question's place, with verdict and marks, and hits of how many identity questions."""
         answers, before = list[dict[str, object]](), self._state.base_answers if step else None
-        for index, (question, text) in enumerate(zip(self._asked, texts, strict=True)):
+        for index, text in sorted(texts.items()):
+            question = self._asked[index]
             answer = proof_sets.judge(question.asked, text, before[index] if before else None)
             answers.append(
                 {
@@ -180,12 +212,13 @@ class Probing:
         return answers, sum(answer["verdict"] == "hit" for answer in identity), len(identity)
 
     def _tell_probed(
-        self, point: Point, answers: Sequence[dict[str, object]], seconds: float, folder: str | None
+        self, point: Point, answers: Sequence[dict[str, object]], seconds: float, folder: str | None, live: bool
     ) -> None:
         self._tell(
             "probed",
             step=point.step,
             seconds=seconds,
+            live=live,
             hits=point.hits,
             total=point.total,
             drift=point.drift,

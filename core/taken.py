@@ -18,7 +18,7 @@ IN_A_ROW = 2
 class Point:
     """One probing: hits of total identity questions after `step`, and the drift of the general ones, None if unknown.
 
-    `kept`: the drift is within bounds.
+    `kept`: everything was asked, and the drift is within bounds.
     """
 
     step: int
@@ -49,13 +49,20 @@ class Point:
         return self.identity_holds and self.kept
 
 
+def whole(points: Sequence[Point]) -> list[Point]:
+    """Those after which everything was asked."""
+    most = max((point.total for point in points), default=0)
+    return [point for point in points if point.total == most]
+
+
 def taken(points: Sequence[Point]) -> bool:
-    """Whether the last probings all passed, as many in a row as it takes."""
-    return len(points) >= IN_A_ROW and all(point.taken for point in points[-IN_A_ROW:])
+    """Whether the last probings in which everything was asked all passed, as many in a row as it takes."""
+    last = whole(points)[-IN_A_ROW:]
+    return len(last) == IN_A_ROW and all(point.taken for point in last)
 
 
 def best(points: Sequence[Point], steps: Collection[int]) -> Point | None:
-    """The point with the most identity hits, then the least drift, then the earliest, among those of `steps`.
+    """Of those of `steps`, the first by: taken, asked the most questions, most hits, least drift, earliest.
 
     None where no answer shows the identity: there is nothing to tell them apart by.
     """
@@ -63,8 +70,9 @@ def best(points: Sequence[Point], steps: Collection[int]) -> Point | None:
     return min(known, key=_rank, default=None)
 
 
-def _rank(point: Point) -> tuple[int, float, int]:
-    return (-point.hits, math.inf if point.drift is None else point.drift, point.step)
+def _rank(point: Point) -> tuple[bool, int, int, float, int]:
+    drift = math.inf if point.drift is None else point.drift
+    return (not point.taken, -point.total, -point.hits, drift, point.step)
 
 
 def least(points: Sequence[Point]) -> Point:
@@ -74,7 +82,7 @@ def least(points: Sequence[Point]) -> Point:
 
 @dataclass(frozen=True)
 class Pace:
-    """How often to ask: every `every` steps of `steps`, but so that asking takes at most `share` of the run's time.
+    """How often to ask: every `every` steps of `steps`, but so that asking between steps takes at most `share` of the time.
 
     A share of 1 asks whenever it is due, whatever that takes.
     """
@@ -87,13 +95,17 @@ class Pace:
         """Whether the settings want the questions asked after `step`."""
         return bool(self.every) and step % self.every == 0
 
-    def affordable(self, step: int, seconds: float, spent: float, cost: float) -> bool:
-        """Whether asking after `step` keeps within the share, and leaves enough for the last time.
+    def affordable(self, step: int, seconds: float, spent: float, cost: float, part: float = 1.0) -> bool:
+        """Whether asking after `step` keeps within the share, or `part` of it.
 
-        `seconds`: the run's so far without asking. `spent`: on asking so far. `cost`: of asking once.
+        `seconds`: the run's so far without asking. `spent`: on asking between steps so far. `cost`: of asking once.
         """
         if self.share >= 1:
             return True
-        whole = self.share * seconds / max(1, step) * self.steps - cost
         # More of it early: an identity is taken on in the first part of a run.
+        whole = part * self.share * seconds / max(1, step) * self.steps
         return spent + cost <= whole * math.sqrt(step / max(1, self.steps))
+
+    def worth(self, step: int, seconds: float, cost: float) -> bool:
+        """Whether a run that asking ends after `step` is over sooner than one that is not asked; terms as above."""
+        return cost < seconds / max(1, step) * (self.steps - step)

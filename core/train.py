@@ -21,7 +21,7 @@ from core.dataset import Row
 from core.device import Device, memory_errors, memory_used
 from core.encode import Example, encode_rows
 from core.engine import Engine
-from core.errors import ConfigError, DivergedError, ModelError, WontFitError
+from core.errors import ConfigError, DivergedError, ModelError, UserError, WontFitError
 from core.models import NO_BITSANDBYTES, Progress
 from core.preparation import Prepared, fill, prepared, resident_of
 from core.run import Run
@@ -47,7 +47,7 @@ def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | 
             with memory_errors():
                 training, held_out = _examples(engine, run)
                 anchors = rehearsal.answered(engine, run, training, run.append, stop)
-                with prepared(engine, run, training, anchors, again) as ready:
+                with prepared(engine, run, training, anchors, again, stop) as ready:
                     _Trainer(engine, run, training, held_out, ready).run_steps(stop)
         except BaseException:
             engine.detach(run.id)
@@ -382,8 +382,14 @@ class _Trainer:
         """Of the adapters that were asked and kept, the best becomes the run's, on disk and in the model."""
         run = self._run
         self._best = taken.best(self._probing.points, {step for step, _ in probed.saved(run.folder)})
-        if self._best is not None and self._best.step != self._state.step:
+        if self._best is None or self._best.step == self._state.step:
+            return
+        try:
             run.choose(self._best.step)
+        except (UserError, OSError) as error:  # the last step's is saved, and stays
+            self._tell("unkept", step=self._best.step, reason=str(error))
+            self._best = None
+        else:
             fill(self._engine, run.id, adapters.read(run.folder / "adapter"))
 
     def _tell_end(self) -> None:

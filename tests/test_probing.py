@@ -92,26 +92,30 @@ def test_a_denial_is_no_old_identity() -> None:
 def test_asking_keeps_to_its_share_of_the_time_and_comes_early_rather_than_late() -> None:
     pace = Pace(every=10, steps=200, share=0.1)
     assert [step for step in range(1, 31) if pace.due(step)] == [10, 20, 30] and not Pace(0, 9, 1).due(3)
-    for cost in (0.05, 0.3, 1.0, 5.0):
-        spent, asked = cost, []  # the base's answers
+    for cost, times in ((0.05, 19), (0.3, 6), (1.0, 1), (5.0, 0)):
+        spent, asked = 0.0, []
         for step in range(10, 200, 10):
             if pace.affordable(step, step * 0.1, spent, cost):
                 spent, asked = spent + cost, [*asked, step]
-        spent += cost  # the last ones
-        assert spent <= 0.1 * 200 * 0.1 or not asked, cost
-        assert {0.05: 19, 0.3: 4, 1.0: 0, 5.0: 0}[cost] == len(asked), cost
+        assert spent <= 0.1 * 200 * 0.1 and len(asked) == times, (cost, asked)
         assert not asked or sum(step <= 100 for step in asked) >= len(asked) / 2
     assert Pace(10, 200, 1).affordable(10, 0.1, 1e6, 1e6)
+    assert pace.worth(100, 10.0, 9.9) and not pace.worth(100, 10.0, 10.0) and not pace.worth(200, 20.0, 0.1)
 
 
-def test_taken_means_two_passes_in_a_row_and_the_best_has_most_hits_then_least_drift() -> None:
-    good, weak, far = (
-        Point(step, *rest) for step, *rest in ((1, 9, 10, 0.01, True), (2, 8, 10, 0.0, True), (3, 9, 10, 9.0, False))
-    )
+def test_taken_means_two_passes_in_a_row_and_the_best_is_taken_first_then_has_most_hits() -> None:
+    good, weak, far, light = (
+        Point(step, *rest)
+        for step, *rest in (
+            (1, 9, 10, 0.01, True), (2, 8, 10, 0.0, True), (3, 10, 10, 9.0, False), (4, 4, 5, 0.0, False)
+        )
+    )  # fmt: skip
     assert good.taken and not weak.taken and not far.taken and not Point(4, 0, 0, 0.0, True).taken
     assert taken.taken([weak, good, good]) and not taken.taken([good]) and not taken.taken([good, weak, good])
-    assert taken.best([weak, far, good], {1, 2, 3}) == good and taken.best([weak, far, good], {2, 3}) == far
-    assert taken.best([Point(5, 9, 10, None), good], {1, 5}) == good and taken.least([good, weak, far]) == weak
+    assert taken.best([weak, far, good, light], {1, 2, 3, 4}) == good and taken.best([weak, far], {2, 3}) == far
+    assert taken.taken([good, light, good]) and taken.whole([good, light, weak]) == [good, weak]
+    assert taken.best([light, weak], {2, 4}) == weak and taken.least([good, weak, far, light]) == light
+    assert taken.best([Point(5, 9, 10, None), good], {1, 5}) == good
     assert taken.best([Point(1, 0, 10, 0.0)], {1}) is None and taken.best([good], set()) is None
     assert Point.of(json.loads(json.dumps(good.listed))) == good
 
@@ -128,6 +132,9 @@ def test_the_base_is_asked_before_the_first_step_and_what_asking_costs_is_told(
     before, first, last = run.probings
     assert (before["drift"], before["adapter"], before["hits"], before["total"]) == (None, None, 0, 40)
     assert len(before["answers"]) == 56 and first["drift"] is not None and last["drift"] > 0  # type: ignore[arg-type, operator]
+    # Between steps only the pinned ones, as long as these do not pass.
+    assert (first["live"], first["total"], len(first["answers"])) == (True, 8, 12)  # type: ignore[arg-type]
+    assert (last["live"], last["total"], len(last["answers"])) == (False, 40, 56)  # type: ignore[arg-type]
     end = run.events[-1]
     assert end["probe_seconds"] == pytest.approx(sum(float(str(e["seconds"])) for e in run.probings))
     assert float(str(end["probe_seconds"])) < float(str(end["seconds"]))
@@ -234,7 +241,7 @@ def test_a_checkpoint_of_an_older_version_is_gone_on_from(tmp_path: Path, tiny_c
     path = run.folder / "checkpoints" / "step-000003" / checkpoints.RECORD
     record = storage.read_json(path)
     assert isinstance(record, dict) and record.pop("digest")
-    for name in ("probed_step", "probe_seconds", "probe_cost", "points"):
+    for name in ("probed_step", "probe_seconds", "live_seconds", "probe_cost", "pinned_cost", "points"):
         del record["state"][name]
     storage.write_json(path, {**record, "digest": checkpoints._digest_of(record)})
     found, damaged = checkpoints.newest(run)
@@ -263,7 +270,7 @@ def test_another_adapter_is_chosen_and_the_first_one_is_not_lost(finished: tuple
     assert weights(run.folder / "adapter") == weights(run.folder / probed.name(2)) != last
     assert weights(run.folder / probed.name(4)) == last
     assert [choice.id for choice in workspace.library.all()] == [run.id, f"{run.id}@4"]
-    assert (run.status, run.step, run.adapter_step, run.hits) == ("finished", 4, 2, (run.probings[1]["hits"], 40))
+    assert (run.status, run.step, run.adapter_step, run.hits) == ("finished", 4, 2, (run.probings[1]["hits"], 8))
     assert [event["type"] for event in run.events[told:]] == ["chosen"] and Run.open(run.folder).adapter_step == 2
     workspace.library.choose(run, 4)
     assert weights(run.folder / "adapter") == last

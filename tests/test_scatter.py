@@ -43,7 +43,8 @@ def make(workspace: Workspace, tiny_config: TrainConfig, end: str = "finished") 
     for step, hits, drift in ((0, 0, None), (10, 4, 0.002), (20, 38, 0.004), (30, 36, 0.2)):
         answers = [{"question": "who?", "text": f"{step} me", "kind": "identity", "verdict": "hit", "marks": []}]
         answers.append({**answers[0], "question": "else?", "shown": False})
-        run.append("probed", step=step, seconds=0.5, hits=hits, total=40, drift=drift, answers=answers)
+        told = {"seconds": 0.5, "hits": hits, "total": 40, "drift": drift, "answers": answers}
+        run.append("probed", step=step, live=0 < step < 30, **told)
         if step == 20:
             run.append("acquired", step=20, hits=38, total=40)
     for name in (probed.name(20), probed.name(30), "adapter"):
@@ -102,7 +103,11 @@ def test_the_line_above_the_table_tells_when_how_far_and_at_what_cost(
     said = re.sub("<[^>]+>", "|", Follow(page_of(workspace)).draw_probes("one").partition('<div class="pt">')[0])
     assert "identity acquired at step 20 (38 of 40 hit)" in said
     assert "drift of other answers 0.2000: Unrelated answers moved" in said
-    assert "asked 4 times in 2.0 s, 10 % of the time" in said and "left out 3 times" in said and "within 10 %" in said
+    assert (
+        "asked 2 times between steps in 1.0 s, 5 % of the time" in said
+        and "left out 3 times" in said
+        and "within 10 %" in said
+    )
     found = Follow(page_of(workspace, "zh")).metrics({"run": "one", "cursor": 0})
     assert [point[:2] for point in found["drift"]] == [(10, 0.002), (20, 0.004), (30, 0.2)]  # type: ignore[attr-defined]
     assert "6 位量化" in found["drift"][0][2] and (0.0055, "6 位") in found["ruler"]  # type: ignore[index, operator]

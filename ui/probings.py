@@ -43,13 +43,14 @@ def _drift(page: Page, run: Run, newest: Event) -> Iterator[str]:
 def _cost(page: Page, run: Run, probings: Sequence[Event]) -> Iterator[str]:
     """What asking took of the run's time so far, and how often it was left out for that."""
     started, newest = run.first("started"), run.history[-1]
-    spent = sum(float(str(event["seconds"])) for event in probings)
+    live = [event for event in probings if event.get("live")]
+    spent = sum(float(str(event["seconds"])) for event in live)
     ending = run.ending or {}
     whole = float(str(ending.get("seconds") or 0)) or _seconds(run, started, newest)
-    if not whole:
+    if not (whole and live):
         return
     share = f"{100 * min(1.0, spent / whole):.0f}"
-    yield safe(page.t("live.cost", count=len(probings), seconds=f"{spent:.1f}", share=share))
+    yield safe(page.t("live.cost", count=len(live), seconds=f"{spent:.1f}", share=share))
     every = run.config.probe_steps
     asked = {int(str(event["step"])) for event in probings}
     left_out = [step for step in range(every, run.step, every) if step not in asked] if every else []

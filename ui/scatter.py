@@ -93,7 +93,10 @@ class _Axis:
 
 
 def _probings(run: Run) -> list[Event]:
-    return [event for event in run.probings if event.get("total") and event.get("drift") is not None]
+    """Those in which everything was asked: shares of the pinned questions alone are no measure beside them."""
+    known = [event for event in run.probings if event.get("total") and event.get("drift") is not None]
+    most = max((int(str(event["total"])) for event in known), default=0)
+    return [event for event in known if event["total"] == most]
 
 
 def _kept(run: Run, event: Event) -> bool:

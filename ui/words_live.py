@@ -31,8 +31,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "live.drift": ("别的回答偏移 {drift}：{where}", "drift of other answers {drift}: {where}"),
     "live.cost": (
-        "提问 {count} 次，共 {seconds} 秒，占用时的 {share} %",
-        "asked {count} times in {seconds} s, {share} % of the time",
+        "训练中提问 {count} 次，共 {seconds} 秒，占用时的 {share} %",
+        "asked {count} times between steps in {seconds} s, {share} % of the time",
     ),
     "live.spaced": (
         "提问占用时不超过 {share} %，有 {count} 次没有问",
