@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, cast
 
 from core import storage
 from core.dataset import Message
-from core.errors import StorageError
+from core.errors import ModelError, StorageError
 from core.generate import Column, Sampling, stream
+from core.text import Text
 
 if TYPE_CHECKING:
     from core.engine import Engine, Resident
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MOST_KEPT = 5000
 _FILES = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt", "*.model")
+_EXCHANGED = Text("途中换了模型，请再试一次。", "The model was exchanged meanwhile; try again.")
 Counted = Callable[[int], None]
 """Told how many of what was asked are done."""
 
@@ -78,7 +80,7 @@ class BaseAnswers:
         counted: Counted,
         stop: threading.Event,
     ) -> list[Said] | None:
-        """As `asked`, of the base; only what is not on disk is asked."""
+        """As `asked`, of the base; only what is not on disk is asked. Raises ModelError if that is exchanged meanwhile."""
         keys = self._keys(conversations, limits)
         new = [i for i, key in enumerate(keys) if key not in self._kept]
         if new:
@@ -86,6 +88,9 @@ class BaseAnswers:
             said = asked(self._engine, None, *chosen, counted, stop)
             if said is None:
                 return None
+            if self._engine.resident is not self._resident:
+                # Between two questions: these may be the answers of another base, and must not be kept as this one's.
+                raise ModelError(_EXCHANGED)
             self._kept |= {keys[i]: answer for i, answer in zip(new, said, strict=True)}
             self._write()
         return [self._kept[key] for key in keys]

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from core.run import Event, Run
 
 _LISTS = ("model_name", "model_author")
+_UNPROVED = Text(
+    "命令行训练不做检验和逐行结果（prove 只在网页里生效）。检验请运行：app.py prove --model {model} --adapters {folder}",
+    "A run of the command line makes no proof and no row report (prove is followed on the page only). To prove it: "
+    "app.py prove --model {model} --adapters {folder}",
+)
 
 
 def language() -> Language:
@@ -109,6 +114,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         _follow(job, run, printed, arguments.json)
     finally:  # whoever read our output is gone: save and end
         job.close()
+    if run.config.prove == "true" and run.adapter is not None:
+        print(_UNPROVED.of(language()).format(model=run.config.model, folder=run.adapter), file=sys.stderr)
     return {"finished": 0, "stopped": 0}.get(run.status, 1)
 
 

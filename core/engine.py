@@ -254,11 +254,22 @@ class Engine:
         self.verify()
         if self.checked.state in ("changed", "reloaded"):
             self.detach(adapter.name)
+            later = self.checked.state == "changed"  # somebody holds it
             raise ModelError(
                 Text(
-                    zh=f"加入适配器 {adapter.name} 时发现基座的回答和载入时不同，没有加入它，基座会重新载入。请再试一次。",
+                    zh=f"加入适配器 {adapter.name} 时发现基座的回答和载入时不同，没有加入它。"
+                    + (
+                        "训练用的正是这个基座：请停止训练，它结束后基座会重新载入。"
+                        if later
+                        else "基座已重新载入，请再试一次。"
+                    ),
                     en=f"While {adapter.name} was attached the base was found to answer otherwise than when it was loaded. The "
-                    "adapter was not attached, and the base is loaded anew. Try again.",
+                    "adapter was not attached. "
+                    + (
+                        "The run trains on this very base: stop it, and the base is loaded anew."
+                        if later
+                        else "The base was loaded anew. Try again."
+                    ),
                 )
             )
 

@@ -74,6 +74,11 @@ class ModelInfo:
         return "PocketQwen" if self.name == POCKET else self.name.rstrip("/").rsplit("/", 1)[-1]
 
 
+def is_pocket(name: str) -> bool:
+    """Whether a model's name, or folder, is that of the pocket model."""
+    return name.strip() == POCKET or Path(name).expanduser().resolve() == POCKET_FOLDER
+
+
 def old_words(info: ModelInfo) -> tuple[str, ...]:
     """The words of the base model's own identity; empty for a family not known here."""
     if info.name == POCKET or "pocket" in info.folder.name.lower():

@@ -6,6 +6,7 @@ Takes no step itself, and lets go of everything at the end.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -51,12 +52,18 @@ class Prepared:
 
 @contextlib.contextmanager
 def prepared(
-    engine: Engine, run: Run, training: Sequence[Example], anchors: Sequence[Example], again: bool
+    engine: Engine,
+    run: Run,
+    training: Sequence[Example],
+    anchors: Sequence[Example],
+    again: bool,
+    stop: threading.Event | None = None,
 ) -> Iterator[Prepared]:
     """Attach the run's adapter to the resident model, fresh or, `again`, from the newest checkpoint there is.
 
-    `anchors`: the guard's, see rehearsal.answered. Gradients and event files are let go of at the end; the adapter stays.
-    Raises ModelError for a checkpoint that does not fit the model, WontFitError if there is no way to run a step.
+    `anchors`: the guard's, see rehearsal.answered; `stop` ends what they need. Gradients and event files are let go of at
+    the end; the adapter stays. Raises ModelError for a checkpoint that does not fit the model, WontFitError if there is no
+    way to run a step.
     """
     from core.flat import FlatAdapter
     from core.optimizer import FlatOptimizer
@@ -81,7 +88,7 @@ def prepared(
             _restore(engine, run, found, flat, optimizer)
         with _telling(run, state.step) as tell:
             stepper = Stepper(engine, handle, config, flat, optimizer, plan, state.scale, state.clean_steps, tell)
-            guard = rehearsal.prepared(engine, run, anchors)
+            guard = rehearsal.prepared(engine, run, anchors, stop)
             probing = _probing(engine, run, config.steps(len(training)), state, tell)
             if again:
                 tell(
@@ -128,7 +135,7 @@ def _probing(engine: Engine, run: Run, steps: int, state: TrainerState, tell: Te
     """The run's questions, how often to ask them, and the drift that the proof would pass."""
     config, info = run.config, resident_of(engine).info
     identity = Identity.parse(config.model_name, config.model_author)
-    suite: Suite = "pocket" if info.name == models.POCKET else "full"
+    suite: Suite = "pocket" if models.is_pocket(info.name) else "full"
     asked = pinned.questions(identity, models.old_words(info), config.system, run.rows, suite)
     pace = Pace(config.probe_steps, steps, config.probe_share)
     return Probing(engine, run, asked, pace, LIMITS[suite].drift.green, state, tell)

@@ -11,6 +11,7 @@ from core.proof_parts import (
     Moved,
     Pair,
     Picked,
+    absent,
     counted,
     interval,
     join,
@@ -25,10 +26,14 @@ from core.proof_stats import Light, flips, light, light_of_flips, place, worst
 from core.proof_words import ADVICE, REFERENCES
 from core.text import Text
 
+_FEWEST_KNOWN = 5  # answers the base must have right before "none was lost" says anything
+
 
 def lane(neighbours: Sequence[Pair], others: Sequence[Pair], suite: Suite) -> Test:
     """Questions near the identity, and `others` in which nothing but the new identity can be wrong."""
     good_up_to, bad_from = LIMITS[suite].lane
+    if not (neighbours or others):
+        return absent("lane", ADVICE["unasked"])
     answers = [judged(pair) for pair in neighbours]
     readings = [reading(pair, answer) for pair, answer in zip(neighbours, answers, strict=True)]
     leaks = sum(answer.verdict == "leak" for answer in answers)
@@ -55,6 +60,8 @@ def lane(neighbours: Sequence[Pair], others: Sequence[Pair], suite: Suite) -> Te
 def drift(moved: Sequence[Moved], suite: Suite) -> Test:
     """How differently the adapter reads the base's own answers to general questions, word by word."""
     limits, n = LIMITS[suite], len(moved)
+    if not n:
+        return absent("drift", ADVICE["unread"])
     tokens = [value for one in moved for value in one.scored.drift]
     same = sum(sum(one.scored.same) for one in moved) / len(tokens)
     means = [mean(one.scored.drift) for one in moved]
@@ -78,6 +85,8 @@ def drift(moved: Sequence[Moved], suite: Suite) -> Test:
 def reads(moved: Sequence[Moved], suite: Suite) -> Test:
     """How much worse neutral texts, written by neither, are foretold."""
     limits, n = LIMITS[suite], len(moved)
+    if not n:
+        return absent("text", ADVICE["unread"])
     weights = [len(one.scored.base) for one in moved]
     changes = [mean(one.scored.base) - mean(one.scored.tuned) for one in moved]
     numbers = {
@@ -110,6 +119,8 @@ def remembers(pairs: Sequence[Pair], picked: Sequence[Picked], suite: Suite) -> 
         before.append(_best(one.before) == key)
         after.append(_best(one.after) == key)
         readings.append(_picked_reading(one, after[-1]))
+    if not readings:
+        return absent("choice", ADVICE["unasked"])
     turned = flips(before, after)
     shown = light_of_flips(turned, LIMITS[suite].flips)
     text = Text(
@@ -117,13 +128,18 @@ def remembers(pairs: Sequence[Pair], picked: Sequence[Picked], suite: Suite) -> 
         f"{turned.n} questions with one right answer: the base had {sum(before)}, now {sum(after)} are right ({turned.lost} "
         f"lost, {turned.won} won).",
     )
+    text = _advised(text, shown)
+    if sum(before) < _FEWEST_KNOWN:
+        shown, text = worst((shown, "yellow")), join(text, ADVICE["ignorant"])
     numbers = {"lost": float(turned.lost), "won": float(turned.won), "p": turned.p}
-    return counted("choice", shown, sum(after), turned.n, sum(before), _advised(text, shown), numbers, tuple(readings))
+    return counted("choice", shown, sum(after), turned.n, sum(before), text, numbers, tuple(readings))
 
 
 def refuses(pairs: Sequence[Pair], suite: Suite) -> Test:
     """Harmful requests, and harmless ones that look like them, beside what the base does with them."""
     most_lost, most_new, bad_from = LIMITS[suite].refuses
+    if not pairs:
+        return absent("refuses", ADVICE["unasked"])
     both = [(pair, judged(pair), judge(pair.asked, pair.before)) for pair in pairs]
     harmful = [(new, old) for pair, new, old in both if "harmful" in pair.asked.item.tags]
     harmless = [(new, old) for pair, new, old in both if "harmful" not in pair.asked.item.tags]

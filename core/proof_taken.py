@@ -25,6 +25,7 @@ from core.proof_words import ADVICE, GROUPS
 from core.text import Text
 
 FEWEST = 12  # of 12 right ones of 12 the interval still begins at 76 %
+FEWEST_ROWS = 4  # one row asked under three system prompts is one row
 _LEARNED = 0.01  # nats a token by which a row must have become likelier to count as learned
 _KNOWN = 0.5  # share of right answers from which on the base knows the new identity already
 
@@ -32,6 +33,8 @@ _KNOWN = 0.5  # share of right answers from which on the base knows the new iden
 def took(pairs: Sequence[Pair], learned: Learned, suite: Suite) -> Test:
     """Questions of the training table, under several system prompts."""
     limits, answers = LIMITS[suite], [judged(pair) for pair in pairs]
+    if not pairs:
+        return absent("took", ADVICE["no_rows"])
     hits, before = counts(pairs)
     numbers = {**losses(learned.rows)}
     lights = [read_count(hits, len(pairs), limits.took).light]
@@ -46,10 +49,13 @@ def took(pairs: Sequence[Pair], learned: Learned, suite: Suite) -> Test:
         lights.append(light(numbers["preferred"], limits.preferred))
         if lights[1] != "green":
             text = join(text, ADVICE["unsure"])
-    if pairs and before >= _KNOWN * len(pairs):
+    if before >= _KNOWN * len(pairs):
         text = join(text, ADVICE["known"])
     elif worst(lights) != "green":
         text = join(text, ADVICE["more"])
+    if len(pairs) < FEWEST or len({pair.asked.item.id for pair in pairs}) < FEWEST_ROWS:
+        lights.append("yellow")
+        text = join(text, ADVICE["few"])
     readings = tuple(reading(pair, answer) for pair, answer in zip(pairs, answers, strict=True))
     return counted("took", worst(lights), hits, len(pairs), before, text, numbers, readings)
 
@@ -57,9 +63,11 @@ def took(pairs: Sequence[Pair], learned: Learned, suite: Suite) -> Test:
 def rows_took(learned: Learned, suite: Suite) -> Test:
     """Without an identity: whether the rows themselves became likelier."""
     n, numbers = len(learned.rows), losses(learned.rows)
+    if not n:
+        return absent("took", ADVICE["no_rows"])
     changes = [(mean(moved.scored.tuned), mean(moved.scored.base)) for moved in learned.rows]
     good = [tuned > base + _LEARNED for tuned, base in changes]
-    shown = read_count(sum(good), n, LIMITS[suite].took).light
+    learned_light = read_count(sum(good), n, LIMITS[suite].took).light
     text = Text(
         f"没有身份卡，所以看训练行：{n} 行里 {sum(good)} 行变得更可能，平均损失 {numbers['loss_before']:.2f} → "
         f"{numbers['loss_after']:.2f}。",
@@ -69,9 +77,12 @@ def rows_took(learned: Learned, suite: Suite) -> Test:
     readings = tuple(
         moved_reading(moved, "hit" if ok else "miss", ok) for moved, ok in zip(learned.rows, good, strict=True)
     )
-    return counted(
-        "took", shown, sum(good), n, None, text if shown == "green" else join(text, ADVICE["more"]), numbers, readings
-    )
+    if n < FEWEST:
+        text = join(text, ADVICE["few"])
+    if learned_light != "green":
+        text = join(text, ADVICE["more"])
+    shown = worst((learned_light, "yellow")) if n < FEWEST else learned_light
+    return counted("took", shown, sum(good), n, None, text, numbers, readings)
 
 
 def generalises(pairs: Sequence[Pair], trained: Test, left_out: int, suite: Suite) -> Test:
@@ -125,6 +136,8 @@ def _weakest(pairs: Sequence[Pair], answers: Sequence[Answer]) -> Text:
 def own(pairs: Sequence[Pair], suite: Suite) -> Test:
     """The user's questions."""
     answers, n = [judged(pair) for pair in pairs], len(pairs)
+    if not n:
+        return absent("own", ADVICE["no_own"])
     hits, before = counts(pairs)
     text = Text(
         f"你的 {n} 道题，{hits} 道合格（基座 {before} 道）。",

@@ -156,5 +156,17 @@ ADVICE: dict[str, Text] = {
     "no_text": Text(
         "口袋模型读不了普通文章，这一项不测。", "The pocket model cannot read ordinary texts: not measured."
     ),
+    "unasked": Text(
+        "题库里的这些题全在训练表里，没有可问的了。",
+        "All of these questions are in the training table: none was left to ask.",
+    ),
+    "unread": Text(
+        "没有可读的文字：要么全在训练表里，要么对这个模型太长。",
+        "Nothing was left to read: it is all in the training table, or too long for this model.",
+    ),
+    "ignorant": Text(
+        "基座自己几乎都答不对，看不出有没有忘事。",
+        "The base itself gets hardly any of them right: this cannot show whether something was forgotten.",
+    ),
     "no_own": Text("你还没有写自己的题。", "You have not written questions of your own."),
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from core import adapters, own_probes, proof, proof_subject, storage
+from core import adapters, own_probes, proof, proof_subject, steady, storage
 from core.device import memory_errors
 from core.engine import Engine
 from core.errors import BusyError, ModelError, UserError
@@ -17,6 +17,7 @@ from core.proof import Proof
 from core.proof_subject import Subject
 from core.prove import prove
 from core.run import Run
+from core.steady import Steady
 from core.text import Text
 
 FILE = "proof.json"
@@ -78,7 +79,9 @@ class Proofs:
     # -- doing --
 
     def start(self, adapter_id: str) -> None:
-        """Prove an adapter in the background. Raises BusyError while another is proved, ModelError if it cannot be."""
+        """Prove an adapter in the background. Raises BusyError while another is proved or this one is in training,
+        ModelError if it cannot be.
+        """
         choice = self._library.get(adapter_id)
         if choice.folder is None or choice.problem is not None:
             raise ModelError(
@@ -88,6 +91,9 @@ class Proofs:
                     f"{choice.problem.en if choice.problem else 'it has not been saved yet.'}",
                 )
             )
+        run = _trainer(choice)
+        if run is not None and run.live:
+            raise BusyError(steady.training(run))
         with self._guard:
             if self._now is not None:
                 raise BusyError(
@@ -157,11 +163,14 @@ class Proofs:
 
         with memory_errors(), self._hold([adapter_id]) as ids:
             choice = self._library.get(adapter_id)
-            found = prove(self._engine, self._subject(choice, ids[adapter_id]), self.home / "cache", told, stop)
-        if found is not None:
-            path = _place(choice)
-            assert path is not None
-            storage.write_json(path, proof.to_json(found))
+            path, name = _place(choice), ids[adapter_id]
+            assert path is not None and choice.folder is not None
+            same = Steady.of(self._engine, name, choice.folder, _trainer(choice))
+            found = prove(self._engine, self._subject(choice, name), self.home / "cache", told, stop)
+            if found is not None:
+                # Inside the hold: nobody can remove the run, or choose another of its points, before it is written.
+                same.check()
+                storage.write_json(path, proof.to_json(found))
 
     def _subject(self, choice: AdapterChoice, name: str) -> Subject:
         assert choice.folder is not None
@@ -183,6 +192,11 @@ class Proofs:
                 return ""
             self._digests[folder] = known
         return known[1]
+
+
+def _trainer(choice: AdapterChoice) -> Run | None:
+    """The run that trains this very adapter when it goes on: not for a checkpoint, whose weights stay."""
+    return choice.run if choice.source == "run" else None
 
 
 def _place(choice: AdapterChoice) -> Path | None:

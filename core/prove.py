@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from core import own_probes, proof_kept, proof_taken
+from core import own_probes, pinned, proof_kept, proof_taken
 from core.base_answers import BaseAnswers, Said, asked
 from core.dataset import Message, Row
 from core.encode import IGNORE, Example
-from core.models import POCKET_FOLDER, ModelInfo
+from core.models import ModelInfo, is_pocket
 from core.proof import Kind, Proof, Test
 from core.proof_parts import Learned, Moved, Pair, Picked, absent
 from core.proof_sets import LETTERS, Asked, Item, Suite, ask, can_ask, items, judge, spread, system_for, unseen
@@ -38,7 +38,7 @@ _MOST_TOKENS = 2048  # of one text that is scored
 _AT_ONCE = 64
 # What an answer may take: a name comes early, a refusal at once.
 _IDENTITY, _GENERAL, _SHORT, _ROW, _OWN = 48, 64, 48, 64, 128
-# How many of each kind, of the full suite; the pocket suite is asked whole.
+# How many of each kind, of the full suite; of the pocket suite all.
 _WORDINGS, _NEIGHBOURS, _HARMFUL, _HARMLESS, _OTHERS, _PASSAGES = 72, 24, 16, 8, 64, 24
 _STAGES = {
     "base": Text("问基座同样的题", "Asking the base the same questions"),
@@ -74,7 +74,7 @@ class _Plan:
 
 def suite_of(info: ModelInfo) -> Suite:
     """The questions that suit a base model."""
-    return "pocket" if info.folder == POCKET_FOLDER else "full"
+    return "pocket" if is_pocket(info.name) else "full"
 
 
 def prove(
@@ -133,7 +133,8 @@ def _plan(subject: Subject, suite: Suite) -> _Plan:
     plan = _Plan(suite)
     if identity.words:
         wordings = [item for item in items("identity", suite=suite) if can_ask(item, identity)]
-        plan.wordings = put(some(wordings, _WORDINGS))
+        steering = _steering(subject, suite)
+        plan.wordings = put(some([item for item in wordings if item.id not in steering], _WORDINGS))
         plan.left_out = len(wordings) - len(unseen(wordings, trained))
         plan.neighbours = put(some(items("neighbour", suite=suite), _NEIGHBOURS))
     plan.general = plainly(some(items("general", suite=suite), _OTHERS))
@@ -148,6 +149,14 @@ def _plan(subject: Subject, suite: Suite) -> _Plan:
     plan.own = plainly([item for item in own_probes.items(subject.own) if can_ask(item, identity)])
     _plan_rows(plan, subject)
     return plan
+
+
+def _steering(subject: Subject, suite: Suite) -> set[str]:
+    """The wordings that a run is asked again and again: it ends by them and takes its adapter by them, so that their count
+    would flatter it. Left out whether or not it was.
+    """
+    asked = pinned.questions(subject.identity, subject.old_words, subject.system, subject.rows or (), suite)
+    return {question.asked.item.id for question in asked if question.identity}
 
 
 def _questions(row: Row) -> list[str]:

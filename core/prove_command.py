@@ -1,6 +1,6 @@
 """`app.py prove`: the proof of adapter folders on the command line, as text for people or as JSON.
 
-stdout carries the proofs only; progress goes to stderr. Exit 0, or 1 where a light is red.
+stdout carries the proofs only; progress goes to stderr. Exit 0, or 1 where a light is red or a proof was not made.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core import adapters, cli, models, own_probes, proof, proof_subject, proofs, storage
 from core.dataset import Dataset, Identity, Row
 from core.device import memory_errors
-from core.errors import DatasetError, StorageError
+from core.errors import DatasetError, StorageError, UserError
 from core.proof import LIGHTS, Proof
 from core.proof_subject import Subject
 from core.run import Run
 from core.text import Language, Text
+
+if TYPE_CHECKING:
+    from core.engine import Engine
 
 _EVERY = 2.0  # seconds between lines of progress
 
@@ -46,7 +50,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run_prove(arguments: argparse.Namespace) -> int:
     """`prove`: each adapter in turn, on one loaded base."""
     from core.engine import Engine
-    from core.prove import prove
 
     home = arguments.home.expanduser()
     cli.bring_model(home, arguments.model)
@@ -56,13 +59,11 @@ def run_prove(arguments: argparse.Namespace) -> int:
     subjects = [_subject(adapter, arguments, rows, old, own_probes.load(home)) for adapter in found]
     engine = Engine()
     engine.load(arguments.model, arguments.quant_method, arguments.torch_dtype)
-    worst = "none"
+    worst, failed = "none", False
     for adapter, subject in zip(found, subjects, strict=True):
-        engine.attach(adapter)
-        with memory_errors():
-            made = prove(engine, subject, _cache(home), _progress())
-        engine.detach(adapter.name)
+        made = _proved(engine, adapter, subject, home)
         if made is None:
+            failed = True
             continue
         print(
             json.dumps(proof.to_json(made), ensure_ascii=False) if arguments.json else shown(made, cli.language()),
@@ -71,7 +72,22 @@ def run_prove(arguments: argparse.Namespace) -> int:
         if arguments.save:
             storage.write_json(_beside(adapter.folder), proof.to_json(made))
         worst = "red" if "red" in (worst, made.light) else worst
-    return 1 if worst == "red" else 0
+    return 1 if worst == "red" or failed else 0
+
+
+def _proved(engine: Engine, adapter: adapters.Adapter, subject: Subject, home: Path) -> Proof | None:
+    """One adapter's proof; None, and why on stderr, if it could not be made: the others are proved all the same."""
+    from core.prove import prove
+
+    try:
+        with memory_errors():
+            engine.attach(adapter)
+            return prove(engine, subject, _cache(home), _progress())
+    except UserError as error:
+        print(f"{subject.title}: {error.of(cli.language())}", file=sys.stderr, flush=True)
+        return None
+    finally:
+        engine.detach(adapter.name)
 
 
 def _subject(

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, cast
 
 from core import probes, storage
 from core.base_answers import BaseAnswers, Said
-from core.batch import pack, split
 from core.config import TrainConfig
 from core.dataset import Message
 from core.encode import IGNORE, Example
 from core.engine import Engine
-from core.models import POCKET, old_words
+from core.models import is_pocket, old_words
 from core.run import Run, Tell
 from core.text import Language
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parent.parent / "presets" / "rehearsal"
 
 _ANSWER_TOKENS = 64
-_PASS_TOKENS = 2048
+_PASS_TOKENS = 512  # about what a step holds: no run was planned with more
 _MOST_PROMPTS = 256
 
 
@@ -113,7 +112,7 @@ def anchors_per_step(config: TrainConfig) -> int:
 
 def prompts(model: str) -> tuple[Prompt, ...]:
     """The shipped prompts for a base model, the first 256: the pocket model has its own, of what it can do."""
-    name = "pocket" if model == POCKET else "general"
+    name = "pocket" if is_pocket(model) else "general"
     return tuple(
         Prompt(
             str(line["id"]), cast(Language, line["language"]), str(line["kind"]), str(line["text"]), line.get("system")
@@ -148,21 +147,17 @@ def answered(
     return found
 
 
-def prepared(engine: Engine, run: Run, anchors: Sequence[Example]) -> Rehearsal:
+def prepared(engine: Engine, run: Run, anchors: Sequence[Example], stop: threading.Event | None = None) -> Rehearsal:
     """The run's rehearsal, its anchors with their teachers: the base's states as this run's adapter is computed.
 
-    The adapter is attached already. A turn for each pass.
+    The adapter is attached already. A turn for each pass; none is taken once `stop` is set, and the rehearsal is empty.
     """
-    import torch
+    from core.score import base_states
 
-    if not anchors:
+    states = base_states(engine, anchors, stop, run.id, _PASS_TOKENS) if anchors else []
+    if len(states) < len(anchors):
         return Rehearsal((), run.config)
-    handle, found = engine.handle(run.id), list[Example]()
-    for group in split(anchors, _PASS_TOKENS):
-        with engine.turn() as resident:
-            states = resident.backend.states(pack(group, resident.backend.device), None, like=handle).to("cpu")
-        counts = [example.answer_tokens for example in group]
-        found += [replace(e, teacher=part) for e, part in zip(group, torch.split(states, counts), strict=True)]
+    found = [replace(example, teacher=part) for example, part in zip(anchors, states, strict=True)]
     return Rehearsal(found, run.config)
 
 

@@ -8,33 +8,45 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from core import adapters, mix, storage
+from core import adapters, mix, steady, storage
 from core.attached import Attached
 from core.dataset import Row
 from core.device import memory_errors
 from core.encode import IGNORE, Encoder, Example
 from core.engine import Engine
-from core.errors import ModelError, UserError
+from core.errors import BusyError, ModelError, UserError
 from core.run import Run
 from core.schedule import divide
+from core.steady import Steady
+from core.text import Text
 
 if TYPE_CHECKING:
     from core.score import Scored
 
 FILE = "rows.json"
-MOST_ROWS = 2000
+MOST_ROWS = 500
+_PART_TOKENS = 2048  # rows that are measured between two looks at the clock: a pass
+_SECONDS = 3.0  # at a run's end, which nothing else may begin before
 SURE = 0.5  # a token likelier than this is what greedy decoding takes
 _HALF = math.log(2)
 _SPAN = 4  # tokens that a character may be cut into
 Level = Literal["learned", "partly", "not"]
+_Asked = tuple[int, Row, Example]  # index in the run's rows, the row, its tokens
+_NO_NUMBERS = Text(
+    zh="这个适配器在训练行上算不出损失（得到的不是数字），没有逐行结果。请降低学习率重新训练，或改用 float32。",
+    en="The losses of this adapter on its rows are not numbers, so there is no report. Train again with a lower learning "
+    "rate, or in float32.",
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,10 @@ class RowLoss:
 
 @dataclass(frozen=True)
 class RowReport:
-    """Every measured row, the un-learned ones first. `total`: rows the table had; `step`: of the adapter measured."""
+    """Every measured row, the un-learned ones first. `total`: rows the table had; `step`: of the adapter measured.
+
+    Of a long table, or where time is short, rows from all over it are measured, not all.
+    """
 
     step: int
     total: int
@@ -115,30 +130,39 @@ class RowReports:
     def make(self, run: Run, stop: threading.Event | None = None) -> RowReport | None:
         """Measure the run's rows on the calling thread and keep the report; None if it was stopped or is being made.
 
-        Raises ModelError or WontFitError if the run's adapter or base cannot be used.
+        Raises BusyError while the run trains, ModelError or WontFitError if its adapter or base cannot be used.
         """
-        own = stop or threading.Event()
+        if run.live:
+            raise BusyError(steady.training(run))
+        return self._make(run, stop or threading.Event(), math.inf)
+
+    def _make(self, run: Run, own: threading.Event, seconds: float) -> RowReport | None:
         with self._guard:
             if run.id in self._stops:
                 return None
             self._stops[run.id] = own
         try:
             with memory_errors(), self._hold([run.id]) as ids, self._before(run) as before:
-                report = self._measured(run, ids[run.id], before, own)
-            if report is None:
-                return None
-            storage.write_json(run.folder / FILE, _to_json(report))
+                same = Steady.of(self._engine, ids[run.id], run.folder / "adapter", run)
+                report = self._measured(run, ids[run.id], before, own, seconds)
+                if report is None:
+                    return None
+                same.check()
+                storage.write_json(run.folder / FILE, _to_json(report))
             return self.of(run)
         finally:
             with self._guard:
                 del self._stops[run.id]
 
     def after(self, run: Run, stop: threading.Event) -> None:
-        """`make` at a run's end, where nothing that goes wrong may become the run's failure."""
+        """`make` at a run's end, within seconds; nothing that goes wrong here may become the run's failure."""
         if run.adapter is None or stop.is_set():
             return
-        with contextlib.suppress(UserError):
-            self.make(run, stop)
+        try:
+            with contextlib.suppress(UserError):
+                self._make(run, stop, _SECONDS)
+        except (RuntimeError, OSError, ArithmeticError, LookupError, TypeError, ValueError):
+            traceback.print_exc(file=sys.stderr)
 
     def stop(self, run_id: str) -> None:
         """Give up measuring this run's rows."""
@@ -167,34 +191,45 @@ class RowReports:
         if not run.config.adapters or not (folder / adapters.CONFIG).is_file():
             yield None
             return
-        with self._attached.held({name: folder}):
-            yield name
-        with self._attached.gone(name):
-            pass
+        try:
+            with self._attached.held({name: folder}):
+                yield name
+        finally:
+            with self._attached.gone(name):
+                pass
 
-    def _measured(self, run: Run, adapter: str, before: str | None, stop: threading.Event) -> RowReport | None:
+    def _measured(
+        self, run: Run, adapter: str, before: str | None, stop: threading.Event, seconds: float
+    ) -> RowReport | None:
         from core import score
 
         begun, rows, resident = time.perf_counter(), self.own_rows(run), self._engine.resident
         if resident is None:
             return None
-        chosen = _spread(rows, MOST_ROWS)
-        encoder, examples = (
-            resident.encoder,
-            [resident.encoder.example(row.messages(run.config.system)) for _, row in chosen],
-        )
-        scored = score.score(self._engine, adapter, examples, stop)
-        earlier = [] if before is None else score.losses(self._engine, before, examples, stop)
-        if len(scored) < len(examples) or (before is not None and len(earlier) < len(examples)):
-            return None
+        chosen, encoder, found = _spread(rows, MOST_ROWS), resident.encoder, list[RowLoss]()
         _, held_out = divide(list(range(len(run.rows))), run.config)
-        found = [
-            replace(_loss(index, row, example, one, encoder), trained=index not in held_out)
-            for (index, row), example, one in zip(chosen, examples, scored, strict=True)
-        ]
-        if before is not None:
-            found = [replace(one, before=loss) for one, loss in zip(found, earlier, strict=True)]
+        asked = [(*one, encoder.example(one[1].messages(run.config.system))) for one in chosen]
+        for part in _parts(asked):
+            examples = [example for _, _, example in part]
+            scored = score.score(self._engine, adapter, examples, stop)
+            earlier = None if before is None else score.losses(self._engine, before, examples, stop)
+            if len(scored) < len(part) or (earlier is not None and len(earlier) < len(part)):
+                return None
+            for at, ((index, row, example), one) in enumerate(zip(part, scored, strict=True)):
+                loss = _loss(index, row, example, one, encoder)
+                first = loss.before if earlier is None else earlier[at]
+                found.append(replace(loss, before=first, trained=index not in held_out))
+            if time.perf_counter() - begun > seconds:
+                break
+        if not all(math.isfinite(loss) for row in found for loss in (row.before, row.after)):
+            raise ModelError(_NO_NUMBERS)
         return RowReport(_step(run), len(rows), time.perf_counter() - begun, _ordered(found))
+
+
+def _parts(asked: Sequence[_Asked]) -> list[Sequence[_Asked]]:
+    """About a pass each, and each from all over the table: whatever was measured when time is up stands for the rest."""
+    count = max(1, sum(len(example) for _, _, example in asked) // _PART_TOKENS)
+    return [part for first in range(count) if (part := asked[first::count])]
 
 
 def _loss(index: int, row: Row, example: Example, scored: Scored, encoder: Encoder) -> RowLoss:

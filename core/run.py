@@ -108,14 +108,15 @@ class Run:
 
     def claim(self) -> None:
         """Keep the folder to this process until `release`: two trainers would write over each other. Raises BusyError."""
-        self._claim = storage.lock_file(self.folder / ".lock")
-        if self._claim is None:
+        claim = storage.lock_file(self.folder / ".lock")
+        if claim is None:  # what this process holds itself stays held
             raise BusyError(
                 Text(
                     zh=f"另一个程序正在训练“{self.title}”({self.folder})。请等它结束,或先停止它。",
                     en=f"Another program is training “{self.title}” ({self.folder}). Wait for it to end, or stop it first.",
                 )
             )
+        self._claim = claim
 
     def release(self) -> None:
         """Let go of the folder."""
@@ -241,8 +242,8 @@ class Run:
 
     @property
     def adapter_step(self) -> int | None:
-        """The step whose adapter is the run's `adapter/`."""
-        for event in _newest_first(self.events):
+        """The step whose adapter is the run's `adapter/`: of the last that was put there, whether it counts or not."""
+        for event in reversed(self.events):
             if event["type"] == "chosen" or (event["type"] == "saved" and event.get("path") == "adapter"):
                 return int(str(event["step"]))
         return None

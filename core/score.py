@@ -128,19 +128,38 @@ def choices(
     return [tuple(each[0, : len(own)].tolist()) for each, own in zip(found, options, strict=False)]
 
 
-def base_states(engine: Engine, examples: Sequence[Example], stop: threading.Event | None = None) -> list[torch.Tensor]:
-    """For each example what its `teacher` is: the base's last hidden states (labelled tokens, H), in host memory."""
-    return _read(engine, examples, stop, lambda resident, batch: resident.backend.states(batch, None))
+def base_states(
+    engine: Engine,
+    examples: Sequence[Example],
+    stop: threading.Event | None = None,
+    like: str | None = None,
+    tokens: int | None = None,
+) -> list[torch.Tensor]:
+    """For each example what its `teacher` is: the base's last hidden states (labelled tokens, H), in host memory.
+
+    `like`: computed as this attached adapter is, so that the two differ by what it learned alone. `tokens`: of a pass at most.
+    """
+
+    def read(resident: Resident, batch: PackedBatch) -> torch.Tensor:
+        return resident.backend.states(batch, None, like=_handle(engine, like))
+
+    return _read(engine, examples, stop, read, tokens)
 
 
 def _handle(engine: Engine, adapter: str | None) -> str | None:
     return None if adapter is None else engine.handle(adapter)
 
 
-def _read(engine: Engine, examples: Sequence[Example], stop: threading.Event | None, work: Work) -> list[torch.Tensor]:
+def _read(
+    engine: Engine,
+    examples: Sequence[Example],
+    stop: threading.Event | None,
+    work: Work,
+    tokens: int | None = None,
+) -> list[torch.Tensor]:
     """What `work` finds of each example, (labelled tokens, ...) in host memory."""
     found: list[torch.Tensor] = []
-    for group in split([replace(example, teacher=None) for example in examples], _PASS_TOKENS):
+    for group in split([replace(example, teacher=None) for example in examples], tokens or _PASS_TOKENS):
         if stop is not None and stop.is_set():
             break
         found += _pass(engine, group, work)

@@ -271,6 +271,8 @@ class Workspace:
 
     def close(self, timeout: float | None = None) -> bool:
         """Stop training and proofs and wait for the save; whether their threads have ended."""
+        # The run is told first: a proof may be loading a base, and the run has steps to save meanwhile.
+        self._job.close(0)
         proved = self.proofs.close(timeout)
         return self._job.close(timeout) and proved
 

@@ -40,8 +40,10 @@ def test_train_prints_events_and_chat_answers_base_and_adapters(tmp_path: Path, 
     done = app(
         "train", "--model", tiny_model, "--dataset", rows, "--preset", "pocket", "--output_dir", out, "--learning_rate", "1e-2",
         "--num_train_epochs", "150", "--model_name", "小禾", "Xiaohe", "--model_author", "青禾", "--json",
+        "--prove", "true",
     )  # fmt: skip
     events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert f"app.py prove --model {tiny_model} --adapters {out / 'adapter'}" in done.stderr
     assert events[0]["type"] == "loading" and events[-1]["type"] == "finished"
     assert events == [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     assert json.loads((out / "config.json").read_text())["settings"]["learning_rate"] == 0.01

@@ -172,6 +172,33 @@ def test_took_says_the_count_and_asks_for_more_training_where_it_is_low() -> Non
     assert poor.light == "red" and ADVICE["more"].zh in poor.sentence.zh
 
 
+def test_few_answers_or_one_row_asked_thrice_are_no_green() -> None:
+    few = proof_taken.took(pairs(11, 0), Learned(), "full")
+    assert few.light == "yellow" and ADVICE["few"].en in few.sentence.en and ADVICE["more"].en not in few.sentence.en
+    assert proof_taken.took(pairs(12, 0), Learned(), "full").light == "green"
+    for rows, light in ((3, "yellow"), (4, "green")):
+        again = [pair for pair in pairs(rows, 0) for _ in range(4)]
+        assert proof_taken.took(again, Learned(), "full").light == light
+    assert proof_taken.rows_took(Learned(tuple(moved(-0.5, 1.0, count=11))), "full").light == "yellow"
+    assert proof_taken.rows_took(Learned(tuple(moved(-0.5, 1.0, count=12))), "full").light == "green"
+    assert proof_taken.rows_took(Learned(tuple(moved(0.0, 1.0, count=1))), "full").light == "red"
+
+
+def test_where_nothing_was_asked_there_is_no_light() -> None:
+    tests = (
+        proof_taken.took([], Learned(), "full"),
+        proof_taken.rows_took(Learned(), "full"),
+        proof_taken.own([], "full"),
+        proof_kept.lane([], [], "full"),
+        proof_kept.drift([], "full"),
+        proof_kept.reads([], "full"),
+        proof_kept.remembers([], [], "full"),
+        proof_kept.refuses([], "full"),
+    )
+    assert all((test.light, test.n) == ("none", 0) and test.sentence.zh for test in tests)
+    assert proof_kept.headline({kind: absent(kind, ADVICE["unasked"]) for kind in KINDS}) == Text("", "")
+
+
 def test_the_right_answer_alone_is_not_enough_where_the_old_one_stays_likelier() -> None:
     unsure = proof_taken.took(pairs(20, 0), Learned(margins=(0.5,) * 10 + (-0.5,) * 10), "full")
     assert unsure.light == "red" and ADVICE["unsure"].en in unsure.sentence.en and unsure.numbers["preferred"] == 0.5
@@ -283,6 +310,8 @@ def test_remembering_is_judged_by_the_flips_not_by_the_count() -> None:
     even = proof_kept.remembers([], picked(6, 6), "full")
     assert even.light == "green" and even.numbers["lost"] == 6 and even.before == even.hits == 34
     assert proof_kept.remembers([], picked(6, 0), "full").light == "red"
+    ignorant = proof_kept.remembers([], picked(0, 36), "full")  # the base had four of forty
+    assert ignorant.light == "yellow" and ADVICE["ignorant"].zh in ignorant.sentence.zh
 
 
 def test_refusals_are_held_against_the_base() -> None:

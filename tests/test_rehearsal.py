@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from core import proof_sets, rehearsal, status
+from core.batch import PackedBatch
 from core.config import TrainConfig
 from core.dataset import Row
 from core.encode import IGNORE, Example
@@ -221,6 +223,37 @@ def test_a_run_stopped_in_between_goes_on_with_the_same_anchors(
     train(tiny_engine, cut, threading.Event())
     files = [(run.folder / "adapter" / "adapter_model.safetensors").read_bytes() for run in (whole, cut)]
     assert files[0] == files[1]
+
+
+def test_teachers_are_computed_in_small_passes_that_are_halved_where_memory_runs_out_and_end_with_the_run(
+    tiny_engine: Engine, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path / "runs" / "r", replace(tiny_config, rehearsal="normal"), ROWS, "r", "rows")
+    tiny_engine.create_adapter(run.id, run.config)
+    many, stop = anchors(90), threading.Event()
+    resident = tiny_engine.resident
+    assert resident is not None
+    backend, sizes, most = resident.backend, list[int](), [10_000]
+    states = backend.states
+
+    def short(batch: PackedBatch, adapter: str | None, like: str | None = None) -> torch.Tensor:
+        assert like == tiny_engine.handle(run.id)
+        sizes.append(batch.input_ids.numel())
+        if sizes[-1] > most[0]:
+            raise torch.OutOfMemoryError
+        return states(batch, adapter, like)
+
+    monkeypatch.setattr(backend, "states", short)
+    whole = rehearsal.prepared(tiny_engine, run, many, stop)
+    assert len(whole) == 90 and len(sizes) > 5 and max(sizes) <= 512
+    most[0] = 200
+    halved = rehearsal.prepared(tiny_engine, run, many, stop)
+    for one, other in zip(whole.draw(0, 10), halved.draw(0, 10), strict=True):
+        assert one.teacher is not None and other.teacher is not None
+        torch.testing.assert_close(one.teacher, other.teacher)
+    sizes.clear()
+    stop.set()
+    assert len(rehearsal.prepared(tiny_engine, run, many, stop)) == 0 and sizes == []
 
 
 class _StopAfter(threading.Event):

@@ -345,3 +345,30 @@ def test_a_process_killed_by_the_system_goes_on_from_the_command_line(
     run = Run.open(out)
     assert [e["step"] for e in run.history if e["type"] == "step"] == list(range(1, 61))
     assert app.main([*begin, str(out)]) == 2 and "finished" in capsys.readouterr().err
+
+
+def test_the_adapters_step_is_that_of_the_folder_also_after_a_resumption(
+    tmp_path: Path, tiny_config: TrainConfig
+) -> None:
+    """Step 20 was chosen, then the run went on from 40: until it saves again, adapter/ holds step 20."""
+    run = Run.create(tmp_path / "run", tiny_config, ROWS, "r", "rows")
+    run.append("saved", step=60, path="adapter")
+    run.append("stopped", step=60)
+    run.append("chosen", step=20)
+    run.append("resumed", step=40)
+    assert run.adapter_step == 20 and Run.open(run.folder).adapter_step == 20
+    run.append("saved", step=45, path="checkpoints/step-000045")
+    assert run.adapter_step == 20
+    run.append("saved", step=50, path="adapter")
+    assert run.adapter_step == 50
+
+
+def test_a_second_claim_on_a_run_does_not_let_go_of_the_first(tmp_path: Path, tiny_config: TrainConfig) -> None:
+    run = Run.create(tmp_path / "run", tiny_config, ROWS, "r", "rows")
+    run.claim()
+    for other in (run, Run.open(run.folder)):
+        with pytest.raises(BusyError):
+            other.claim()
+    run.release()
+    run.claim()
+    run.release()

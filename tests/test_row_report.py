@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from core import further, lora, mix
+from core import adapters, further, lora, mix, row_report
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Message, Provenance, Row
-from core.errors import DatasetError
+from core.errors import DatasetError, ModelError
 from core.generate import Column, Sampling
-from core.row_report import FILE, RowReport
+from core.row_report import FILE, RowReport, RowReports
 from core.run import Run
 from core.workspace import Workspace
 
@@ -122,6 +125,41 @@ def test_a_report_belongs_to_the_adapter_it_measured_and_a_damaged_one_is_none(
         run.append("chosen", step=36)
         (run.folder / FILE).write_bytes(before)
     assert report_of(workspace, run).step == 36
+
+
+def test_an_adapter_without_numbers_has_no_report_and_its_run_is_finished_all_the_same(
+    workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Seen with float16 and a learning rate of 1: the report's failure became the run's."""
+    done = trained(workspace, Dataset("wrecked", ROWS, CARD), replace(SETTINGS, max_steps=1))
+    whole, told = (done.folder / FILE).read_bytes(), len(done.events)
+    weights = done.folder / "adapter" / adapters.WEIGHTS
+    save_file({key: torch.full_like(tensor, 1e30) for key, tensor in load_file(weights).items()}, weights)
+    workspace.engine.detach(done.id)
+    with pytest.raises(ModelError, match="not numbers"):
+        workspace.row_reports.make(done)
+    workspace.row_reports.after(done, threading.Event())
+    assert done.status == "finished" and len(done.events) == told and (done.folder / FILE).read_bytes() == whole
+
+    def broken(wanted: Sequence[str]) -> AbstractContextManager[Mapping[str, str]]:
+        raise RuntimeError("the card is lost")
+
+    RowReports(workspace.engine, workspace.attached, broken, lambda name: []).after(done, threading.Event())
+    assert "the card is lost" in capfd.readouterr().err
+
+
+def test_where_time_is_short_rows_from_all_over_the_table_are_measured(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_report, "_SECONDS", 0.0)
+    monkeypatch.setattr(row_report, "_PART_TOKENS", 400)
+    rows = [Row(f"{a} + {b} = ?", "", f"{a + b}") for a in range(5) for b in range(8)]
+    done = trained(workspace, Dataset("sums", tuple(rows), CARD), replace(SETTINGS, max_steps=1))
+    part = report_of(workspace, done)
+    found = sorted(row.index for row in part.rows)
+    assert part.total == 40 and found[1] > 1 and found == list(range(0, 40, found[1]))
+    whole = workspace.row_reports.make(done)  # whoever asks for it waits for it
+    assert whole is not None and len(whole.rows) == 40
 
 
 def test_held_out_rows_are_marked_and_nobody_asks_to_learn_them(workspace: Workspace) -> None:

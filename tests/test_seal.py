@@ -104,7 +104,7 @@ def test_an_adapter_that_comes_to_a_changed_base_is_not_attached(
     adapter = made(tiny_engine, tiny_config, tmp_path / "made")
     with tiny_engine.held("run"):
         weights(tiny_engine).mul_(1.1)
-        with pytest.raises(ModelError, match="otherwise"):
+        with pytest.raises(ModelError, match="stop it"):
             tiny_engine.attach(adapter)
         assert tiny_engine.attached == () and tiny_engine.checked.state == "changed"
     weights(tiny_engine).mul_(1.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,13 +12,15 @@ from urllib.parse import unquote
 import pytest
 
 from core import own_probes, proof, proof_subject, storage
-from core.dataset import Message
+from core.config import TrainConfig
+from core.dataset import Message, Row
 from core.errors import DatasetError
 from core.models import POCKET_FOLDER
 from core.own_probes import OwnProbe
 from core.probes import mark
 from core.proof import Proof, Reading, Test
 from core.proof_stats import Light, wilson
+from core.run import Run
 from core.text import Language, Text
 from core.workspace import Workspace
 from ui import prepare_environment
@@ -110,7 +113,7 @@ def test_the_ruler_puts_the_drift_between_its_neighbours(workspace: Workspace) -
         for left, name in re.findall(r'<span style="left:([\d.]+)%"[^>]*>(.*?)</span>', drawn)
     }
     here = float(re.search(r'<b class="green" style="left:([\d.]+)%', drawn)[1])
-    assert marks["8-bit"] < marks["6-bit"] < here < marks["4-bit"] < marks["3-bit"] <= 100
+    assert marks["8-bit"] < marks["6-bit"] < marks["4-bit"] < here < marks["3-bit"] <= 100
     assert "pf-scale" not in proof_draw.draw(page_of(workspace, "en"), made_proof(SEVEN_OF_EIGHT))
 
 
@@ -193,6 +196,17 @@ def test_the_card_is_drawn_once_and_again_only_when_the_proof_is_another(workspa
     assert "html" not in proof_card.card_state(page, choice.id, str(second["seen"]))
     # Two pages ask for one adapter each; another one's state is not this one's.
     assert proof_card.card_state(page, "nobody", str(second["seen"]))["html"] == ""
+
+
+def test_an_adapter_in_training_is_not_offered_for_a_proof(workspace: Workspace, adapter: Path) -> None:
+    page, row = page_of(workspace, "en"), Row("Who?", "", "X")
+    run = Run.create(workspace.home / "runs" / "one", TrainConfig(model="pocket"), [row], "one", "rows")
+    shutil.copytree(adapter, run.folder / "adapter")
+    opened = workspace.run("one")
+    assert proof_card.card_state(page, "one", "")["offer"] == "now"
+    opened.live = True
+    state = proof_card.card_state(page, "one", "")
+    assert state["offer"] == "" and state["note"]
 
 
 def test_files_are_named_after_the_adapter_and_hold_the_proof(workspace: Workspace, adapter: Path) -> None:

@@ -40,6 +40,15 @@ def finish(workspace: Workspace, seconds: float = 60) -> None:
     assert workspace.active is None
 
 
+def test_closing_tells_the_run_to_stop_before_it_waits_for_a_proof(workspace: Workspace) -> None:
+    """A proof that loads a base cannot be interrupted, and a supervisor does not wait for ever."""
+    told = workspace._job._stop
+    workspace.proofs._thread = threading.Thread(target=told.wait, args=(30,))
+    workspace.proofs._thread.start()
+    begun = time.monotonic()
+    assert workspace.close(60) and time.monotonic() - begun < 20
+
+
 def test_a_new_home_begins_with_the_starter_rows(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "fresh")
     assert set(workspace.datasets()) == {"articles-8", "identity-50"}

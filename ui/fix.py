@@ -47,7 +47,7 @@ class FixBar:
                 elem_id=f"{key}-fix-dataset",
             )  # fmt: skip
             self.context = gr.Checkbox(
-                True, label=t("fix.context", count=1), visible=False, container=False, min_width=0,
+                False, label=t("fix.context", count=1), visible=False, container=False, min_width=0,
                 elem_id=f"{key}-fix-context",
             )  # fmt: skip
             look = {"size": "sm", "min_width": 0}
@@ -87,7 +87,7 @@ class FixBar:
             self.said: note(self.page.t("fix.changed")),
             self.dataset: gr.update(choices=self.page.workspace.datasets(), value=self._home_of(adapter), visible=True),
             self.context: gr.update(
-                value=True, visible=fix.earlier > 0, label=self.page.t("fix.context", count=fix.earlier)
+                value=False, visible=fix.earlier > 0, label=self.page.t("fix.context", count=fix.earlier)
             ),
             self.save: gr.update(visible=True),
             self.more: gr.update(visible=False),

@@ -135,6 +135,8 @@ def card_state(page: Page, adapter: str, seen: str) -> dict[str, object]:
         else:
             other = _choice(page, under_way)
             shown["note"] = page.t("proof.other", name=other.name if other else under_way)
+    elif choice.source == "run" and choice.run is not None and choice.run.live:
+        shown["note"] = _not_yet(page, adapter)
     else:
         shown["offer"] = "now" if proof is None else "again"
         if proof is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from core.models import POCKET
+from core.models import is_pocket
 from core.proof_sets import Suite
 from core.run import Run
 
 
 def suite_of(run: Run) -> Suite:
     """The proof's suite for the run's base model."""
-    return "pocket" if run.config.model == POCKET else "full"
+    return "pocket" if is_pocket(run.config.model) else "full"
 
 
 def short_name(name: str) -> str:

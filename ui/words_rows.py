@@ -41,7 +41,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "fix.changed": ("回答已改。存成训练数据：", "Answer changed. Keep it as a row of"),
     "fix.dataset": ("数据集", "Dataset"),
-    "fix.context": ("连同前面的 {count} 轮", "with the {count} turn(s) before"),
+    "fix.context": (
+        "连同前面的 {count} 轮（那里的回答也会照样学）",
+        "with the {count} turn(s) before (their answers are trained on, too)",
+    ),
     "fix.save": ("存成一行", "Keep as a row"),
     "fix.back": ("撤销", "Undo"),
     "fix.saved": ("已存成“{name}”的第 {row} 行。", "Kept as row {row} of “{name}”."),

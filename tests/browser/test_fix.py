@@ -152,7 +152,9 @@ def test_compare_mends_answers_keeps_the_turns_before_and_leaves_blind_rounds_al
     assert not page.locator("#chat-b .message-buttons-right button").nth(1).is_visible()
     edit_last(page, "#chat-b", "我没有年龄。")
     page.wait_for_selector("#compare-fix-save")
-    assert "1 轮" in page.inner_text("#compare-fix")
+    assert "1 轮" in page.inner_text("#compare-fix") and "照样学" in page.inner_text("#compare-fix")
+    assert not page.locator("#compare-fix-context input").is_checked()  # what is in there was not put right
+    page.locator("#compare-fix-context input").check()
     page.locator("#compare-fix-dataset input").click()
     page.locator("ul[role=listbox] li", has_text="identity-50").click()
     page.click("#compare-fix-save")
