@@ -1,4 +1,4 @@
-"""The list of runs: newest first, its state, hit score, adapter download and removal. Knows no training."""
+"""The list of runs: newest first, its state, hit score or proof, adapter download and removal. Knows no training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from core.run import Run
 from core.taken import PASS_SHARE
 from ui.page import Page
 from ui.pieces import icon, note, safe, tag
+from ui.proof_draw import light_tag
 
 _SCRIPT = """
 element.addEventListener('click', async event => {
@@ -58,8 +59,10 @@ def status_tag(page: Page, run: Run) -> str:
 
 
 def _line(page: Page, run: Run, selected: bool) -> str:
-    hits = run.hits
+    hits, proof = run.hits, page.workspace.proofs.of(run.id)
     score = tag(f"{hits[0]}/{hits[1]}", "ok" if hits[0] >= PASS_SHARE * hits[1] else "warn") if hits else ""
+    if proof is not None:
+        score = light_tag(page, proof.light)
     state = "" if run.status == "finished" and hits else status_tag(page, run)
     when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
     actions = ""

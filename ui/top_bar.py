@@ -79,7 +79,7 @@ poll();
 
 
 class TopBar(gr.HTML):
-    """Events: change, when a run began or ended; input, when it was probed; select, when the pill was clicked."""
+    """Events: change, when a run began or ended; input, when it was probed or proved; select, when the pill was clicked."""
 
     def __init__(self, page: Page, **rest: object) -> None:
         t, other = page.t, "en" if page.language == "zh" else "zh"
@@ -104,7 +104,7 @@ def _shown(page: Page) -> dict[str, object]:
     return {
         "state": state.state,
         "key": f"{state.state} {state.run_id} {state.model} {len(page.workspace.runs())} {page.workspace.library.revision}",
-        "score": str(hits),
+        "score": f"{hits} {page.workspace.proofs.revision}",
         "model": state.model.rstrip("/").rpartition("/")[2],
         "model_title": t("top.model", model=state.model, state=t(_MODEL_STATES.get(state.model_state, "top.absent"))),
         "seal": seal,
