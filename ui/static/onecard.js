@@ -139,6 +139,7 @@ window.onecard = (() => {
   };
   document.addEventListener('click', dropSecondClick, true);
   document.addEventListener('click', noteTab);
+  addEventListener('hashchange', openNotedTab);  // typed, or a link
   document.addEventListener('keydown', shortcuts);
   if (document.body) start(); else document.addEventListener('DOMContentLoaded', start);
 
