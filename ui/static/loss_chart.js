@@ -181,10 +181,12 @@ function yScale(values) {
 /** The drift's own axis, by powers of ten: wide enough for what was read and for three changes that people know. */
 function driftScale() {
   const values = [...drifts.values()].map(([value]) => value);
-  const low = Math.log10(Math.max(1e-5, Math.min(0.0008, ...values)) * 0.8);
+  const least = Math.max(1e-5, Math.min(0.0008, ...values));
+  const known = ruler.map(([value]) => value).filter((value) => value <= least && value > least / 10);
+  const low = Math.log10(Math.min(least, ...known) * 0.8);
   const high = Math.log10(Math.max(0.045, ...values) * 1.25);
   const share = (value) => Math.max(0, (Math.log10(Math.max(value, 1e-9)) - low) / (high - low));
-  return { share, marks: ruler.filter(([value]) => share(value) <= 1) };
+  return { share, marks: ruler.filter(([value]) => share(value) > 0 && share(value) <= 1) };
 }
 
 function diamond(x, y) {
