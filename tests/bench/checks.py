@@ -128,7 +128,7 @@ def estimates(session: Session) -> None:
             with engine.turn() as resident:
                 rows = workloads.exact_rows(resident.encoder, preset.config.system, count, length, answer_share=0.5)
             config = replace(
-                preset.config, model=asked.model, lora_rank=rank, gradient_checkpointing=recompute,
+                preset.config, model=asked.model, lora_rank=rank, gradient_checkpointing=recompute, **measure.PLAIN,
                 per_device_train_batch_size=1, gradient_accumulation_steps=count, max_length=max(2048, length),
             )  # fmt: skip
             if engine.device.kind == "cpu":

@@ -167,6 +167,9 @@ def main() -> None:
             model=parsed.model,
             model_name="小禾|Xiaohe",
             model_author="青禾智能|Qinghe AI",
+            rehearsal="off",
+            stop_when_taken="false",
+            prove="false",
         )
         engine = Engine()
         begun = time.time()

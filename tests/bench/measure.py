@@ -104,6 +104,10 @@ def no_questions() -> Iterator[None]:
         yield
 
 
+PLAIN = {"rehearsal": "off", "stop_when_taken": "false", "prove": "false"}
+"""What peers do not do, left out of what is measured beside them."""
+
+
 def loop_config(config: TrainConfig, steps: int) -> TrainConfig:
     """`config` for a bare loop: every step logged, nothing saved or evaluated on the way."""
     changes = {"logging_steps": 1, "save_steps": _NEVER, "eval_steps": _NEVER, "probe_steps": 0}

@@ -62,10 +62,10 @@ class Session:
                 file.write(text + "\n")
 
     def config(self, quant: str, recompute: str, gib: float | None) -> TrainConfig:
-        """The job's settings: the preset's, then what the command line says."""
+        """The job's settings: the preset's without guard, early stop and proof, then what the command line says."""
         asked = self.asked
         config = replace(presets.preset(asked.preset).config, model=asked.model)
-        config = replace(config, quant_method=quant, gradient_checkpointing=recompute)
+        config = replace(config, quant_method=quant, gradient_checkpointing=recompute, **measure.PLAIN)
         config = replace(config, max_length=max(config.max_length, asked.length), model_name="小禾|Xiaohe")
         config = replace(config, model_author="青禾智能|Qinghe AI")
         typed = dict(item.split("=", 1) for item in asked.set)
