@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from core.dataset import Role
+from core.files_choices import PARTS
 
 MESSAGES = ("messages", "conversations", "conversation")
 # Orders of preference, after ms-swift's AutoPreprocessor; the Chinese and forum names are ours.
@@ -31,6 +35,18 @@ INPUT = ("input", "输入")
 SYSTEM = ("system", "system_prompt", "系统提示词", "系统")
 HISTORY = ("history", "历史")
 PROVENANCE = "provenance"
+Layout = Literal["alpaca", "messages", "sharegpt", "query/response", "columns"]
+# Column of our own ms-swift export: the part of `query` that is the input, so that it comes back as it was.
+QUERY_INPUT = "input_of_query"
+
+
+@dataclass(frozen=True)
+class Tags:
+    """How turns are written where a dataset_info.json says so: keys of role and content, and the roles' names."""
+
+    role: str = "from"
+    content: str = "value"
+    roles: Mapping[str, Role] = field(default_factory=lambda: {"human": "user", "gpt": "assistant", "system": "system"})
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,7 @@ class Columns:
     history: str = ""
     messages: str = ""
     provenance: str = ""
+    query_input: str = ""
     extra: tuple[str, ...] = ()
 
     @property
@@ -52,17 +69,23 @@ class Columns:
         return bool(self.messages or (self.question and self.answer))
 
     @property
+    def parts(self) -> dict[str, str]:
+        """Part -> key, for the parts that are there."""
+        keys = (self.question, self.input, self.answer, self.system, self.history, self.messages)
+        return {part: key for part, key in zip(PARTS, keys, strict=True) if key}
+
+    @property
     def renamed(self) -> tuple[tuple[str, str], ...]:
-        """(key of the file, our name) for every part that the file calls otherwise."""
+        """(key of the file, our name) for every part that the file calls otherwise; turns have many usual names."""
         parts = (
             (self.question, "instruction"),
             (self.input, "input"),
             (self.answer, "output"),
             (self.system, "system"),
             (self.history, "history"),
-            (self.messages, "messages"),
         )
-        return tuple((key, name) for key, name in parts if key and key != name)
+        turns = [(self.messages, "messages")] if self.messages and _plain(self.messages) not in MESSAGES else []
+        return (*turns, *((key, name) for key, name in parts if key and key != name))
 
 
 def recognise(keys: Iterable[str]) -> Columns:
@@ -88,11 +111,38 @@ def recognise(keys: Iterable[str]) -> Columns:
     if messages and not (question and answer):
         question = answer = history = ""
         given_input = first(INPUT)
+    return _columns(given, question, given_input, answer, system, history, messages)
+
+
+def chosen(keys: Iterable[str], parts: Mapping[str, str]) -> Columns:
+    """The columns that a person or a dataset_info.json named, part -> key; a key that `keys` lack is taken as absent."""
+    given = list(keys)
+    found = [parts.get(part, "") if parts.get(part, "") in given else "" for part in PARTS]
+    question, given_input, answer, system, history, messages = found
+    return _columns(given, question, given_input, answer, system, history, messages)
+
+
+def _columns(
+    given: list[str], question: str, given_input: str, answer: str, system: str, history: str, messages: str
+) -> Columns:
     whence = PROVENANCE if PROVENANCE in given else ""
-    used = {question, given_input, answer, system, history, messages, whence}
+    tail = QUERY_INPUT if QUERY_INPUT in given and not given_input else ""
+    used = {question, given_input, answer, system, history, messages, whence, tail}
     extra = tuple(key for key in given if key not in used)
-    return Columns(question, given_input, answer, system, history, messages, whence, extra)
+    return Columns(question, given_input, answer, system, history, messages, whence, tail, extra)
 
 
 def _plain(key: str) -> str:
     return "_".join(unicodedata.normalize("NFKC", key).casefold().replace("-", " ").split())
+
+
+def layout_of(columns: Columns, record: object) -> Layout:
+    """What the world calls a record of these columns."""
+    if columns.messages and isinstance(record, dict):
+        turns = record.get(columns.messages)
+        if isinstance(turns, list):
+            return "sharegpt" if isinstance(turns[0], dict) and "from" in turns[0] else "messages"
+    name = {key: _plain(key) for key in (columns.question, columns.answer)}
+    if name[columns.question] == "instruction" and name[columns.answer] == "output":
+        return "alpaca"
+    return "query/response" if name == {columns.question: "query", columns.answer: "response"} else "columns"

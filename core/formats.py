@@ -1,169 +1,303 @@
-"""Files people bring -> rows, and a dataset -> files other tools read. Knows no model and no page.
+"""Files people bring -> rows. Knows no model and no page.
 
-`decoding` makes bytes text, `json_records` and `csv_records` make text records, `records` makes records rows.
+`decoding` makes bytes text, `json_records`, `csv_records`, `files_xlsx` and `files_parquet` make records, `records` makes
+records rows, `files_set` finds the data among several files. What a person has to decide is raised as Undecided.
 """
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import re
-from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import cast
 
-from core.csv_records import APOSTROPHE_COLUMN, read_csv
-from core.dataset import PROVENANCE, Dataset, Row, provenance_json
-from core.decoding import decode
+from core import files_parquet, files_set, files_xlsx
+from core.columns import recognise
+from core.csv_records import read_csv
+from core.decoding import Decoded, decode
 from core.errors import DatasetError
-from core.json_records import Listing, read_json
+from core.files_ask import positions
+from core.files_choices import Asked, Choices, Imported, Note, Undecided
+from core.files_set import Plan
+from core.files_write import Kind, write
+from core.json_records import Broken, Listing, Record, read_json, shorten
+from core.json_salvage import salvage_json
 from core.records import to_rows
 from core.text import Text
 
-Kind = Literal["json", "jsonl", "csv", "messages"]
+__all__ = [
+    "MAX_BYTES",
+    "Asked",
+    "Choices",
+    "Imported",
+    "Kind",
+    "Note",
+    "Undecided",
+    "read",
+    "read_files",
+    "read_path",
+    "read_text",
+    "write",
+]
+
 MAX_BYTES = 100_000_000
 
+_DEFAULT = Choices()
 _JSON_NAMES = (".json", ".jsonl", ".ndjson")
 _TABLE_NAMES = (".csv", ".tsv", ".tab")
-_COLUMNS = ("instruction", "input", "output", "system", "history")
-# What a spreadsheet may run as a formula (OWASP's list): = + - @ in both widths, tab, CR, LF.
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_JSON = re.compile(r"\s*(\{|\[\s*[{\]])")
+_BINARY = Decoded("", "", ())
+# A table that was cut off inside its last cell looks like any other table without a last line end.
+_NO_LINE_END = Text(
+    "文件末尾没有换行。如果它可能没有下载完，请看看最后一行是否完整。",
+    "The file does not end with a line end. If it may have been cut off, look whether its last row is whole.",
+)
+_CUT = Broken(
+    Text("文件在一个字的中间结束，最后一行不完整。", "The file ends in the middle of a character, in its last row.")
+)
+_PASTED = Text("粘贴的内容", "Pasted text")
+_SHOWN_BROKEN, _SHOWN_LINES = 20, 12
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What a file gave: its rows, everything that was interpreted, its format and encoding."""
+def read(data: bytes, filename: str, choices: Choices = _DEFAULT) -> Imported:
+    """The rows of a JSON, JSON Lines, CSV, TSV, XLSX or Parquet file, or of a zip with one of these or dataset_info.json.
 
-    rows: tuple[Row, ...]
-    notes: tuple[Text, ...]
-    format: str
-    encoding: str
-
-
-def read(data: bytes, filename: str) -> Imported:
-    """The rows of a JSON, JSON Lines, CSV or TSV file.
-
-    Raises DatasetError: file, row or line, what is wrong and what to do. Nothing is guessed, cut or left out unsaid.
+    Raises Undecided where a person has to decide, DatasetError where nothing can be made of it: file, row or line, what
+    is wrong and what to do. Nothing is guessed, cut or left out unsaid.
     """
-    name = _shown(filename)
-    try:
-        if len(data) > MAX_BYTES:
-            size, most = len(data) // 1_000_000, MAX_BYTES // 1_000_000
+    shown = _shown(filename)
+    with _naming(Text(shown, shown)):
+        return _read(data, filename, choices)
+
+
+def read_text(text: str, choices: Choices = _DEFAULT) -> Imported:
+    """The rows of pasted text: JSON, JSON Lines, a table with a header, or `question<tab>answer` lines.
+
+    Raises Undecided and DatasetError as `read` does.
+    """
+
+    def listing(salvage: bool) -> tuple[Decoded, Listing]:
+        decoded = Decoded(text.lstrip("\ufeff"), "", ())
+        return decoded, _pasted(decoded.text, choices, salvage)
+
+    with _naming(_PASTED):
+        return _rows(listing, choices)
+
+
+def read_path(path: Path, choices: Choices = _DEFAULT) -> Imported:
+    """The rows of a file, or of a folder with data files or a dataset_info.json. Raises as `read` does."""
+    shown = _shown(path.name or str(path))
+    with _naming(Text(shown, shown)):
+        try:
+            if path.is_dir():
+                return _read_set(files_set.folder(path), choices)
+            if path.name == files_set.INFO:
+                return _read_set(files_set.folder(path.parent), choices)
+            files_set.check_size(path.stat().st_size, MAX_BYTES)
+            data = path.read_bytes()
+        except OSError as error:
             raise DatasetError(
                 Text(
-                    f"文件有 {size} MB,上限是 {most} MB。请拆开或抽取一部分。",
-                    f"The file has {size} MB; the limit is {most} MB. Split it or draw a part.",
+                    f"文件读不出来（{error.strerror}）。请检查路径和权限。",
+                    f"It cannot be read ({error.strerror}). Check the path and its permissions.",
                 )
-            )
-        decoded = decode(data)
-        listing = _listing(decoded.text, PurePath(filename).suffix.lower())
-        rows, notes = to_rows(listing)
+            ) from None
+        return _read(data, path.name, choices)
+
+
+def read_files(files: Mapping[str, bytes], choices: Choices = _DEFAULT) -> Imported:
+    """The rows of one of several files brought together, such as dataset_info.json with its data. Raises as `read` does."""
+    if len(files) == 1:
+        return read(next(iter(files.values())), next(iter(files)), choices)
+    return _read_set({name: files_set.Opener.of(data) for name, data in files.items()}, choices)
+
+
+@contextmanager
+def _naming(name: Text) -> Iterator[None]:
+    """Errors within name what they are about."""
+    try:
+        yield
     except DatasetError as error:
-        raise DatasetError(Text(f"{name}:{error.text.zh}", f"{name}: {error.text.en}"), error.row) from None
-    return Imported(rows, (*decoded.notes, *listing.notes, *notes), listing.form, decoded.encoding)
+        text = Text(f"{name.zh}：{error.text.zh}", f"{name.en}: {error.text.en}")
+        if isinstance(error, Undecided):
+            raise Undecided(error.asked, error.row, text) from None
+        raise DatasetError(text, error.row) from None
 
 
-def write(dataset: Dataset, kind: Kind) -> tuple[bytes, str]:
-    """The dataset as a file's content and name. `read` gives the same rows back.
+def _read(data: bytes, filename: str, choices: Choices, plan: Plan | None = None) -> Imported:
+    files_set.check_size(len(data), MAX_BYTES)
+    suffix = PurePath(filename).suffix.lower()
+    if data.startswith(b"PAR1"):
+        return _rows(lambda _: (_BINARY, files_parquet.read_parquet(data)), choices, plan)
+    if data.startswith(b"PK\x03\x04"):
+        if files_xlsx.is_workbook(data):
+            header = not positions(choices.columns)
+            sheet = files_xlsx.sheet(data, choices.entry)
+            found = _rows(lambda salvage: (_BINARY, sheet.listing(header, salvage)), choices, plan)
+            return replace(found, entry=sheet.name if sheet.siblings else "")
+        return _read_set(files_set.archive(data), choices)
+    if suffix == ".json" and files_set.is_info(data):
+        return _read_set({files_set.INFO: files_set.Opener.of(data)}, choices)
 
-    json and jsonl have alpaca keys, with `history` for earlier turns. csv has the same columns, a UTF-8 mark, and no
-    cell that a spreadsheet would run. messages is OpenAI's JSON Lines; `input` stays beside it where a row has one.
-    A row that was put right in a conversation keeps its `provenance` in each of them.
-    """
-    if kind == "csv":
-        return _csv(dataset.rows), f"{dataset.name}.csv"
-    if kind == "json":
-        items = ",\n".join(_line(_alpaca(row)) for row in dataset.rows)
-        return _utf8(f"[\n{items}\n]\n"), f"{dataset.name}.json"
-    make, ending = (_alpaca, "jsonl") if kind == "jsonl" else (_messages, "messages.jsonl")
-    return _utf8("".join(f"{_line(make(row))}\n" for row in dataset.rows)), f"{dataset.name}.{ending}"
+    def listing(salvage: bool) -> tuple[Decoded, Listing]:
+        decoded = decode(data, choices.encoding, cut=salvage)
+        if not decoded.cut:
+            return decoded, _listing(decoded.text, suffix, choices, salvage)
+        # The last line of a table that was cut off may have all its cells.
+        text = decoded.text[: decoded.text.rfind("\n") + 1] if suffix in _TABLE_NAMES else decoded.text
+        found = _listing(text, suffix, choices, salvage)
+        return decoded, replace(found, broken=(*found.broken, _CUT))
+
+    return _rows(listing, choices, plan)
 
 
-def _listing(text: str, suffix: str) -> Listing:
+def _read_set(files: Mapping[str, files_set.Opener], choices: Choices) -> Imported:
+    """One of several files: the one there is, or the one that was chosen."""
+    chosen = files_set.choose(files, choices.entry)
+    name = _shown(chosen.name)
+    try:
+        with _naming(Text(name, name)):
+            found = _read(chosen.data(), chosen.name, replace(choices, entry=chosen.inner), chosen.plan)
+    except Undecided as question:
+        raise Undecided(chosen.outer(question.asked), question.row, question.text) from None
+    return replace(found, notes=(*chosen.notes, *found.notes), entry=chosen.shown(found.entry))
+
+
+def _rows(
+    read_listing: Callable[[bool], tuple[Decoded, Listing]], choices: Choices, plan: Plan | None = None
+) -> Imported:
+    """The rows of what `read_listing(salvage)` gives; what is wrong with it and how many rows are whole, as a question."""
+    plan = plan or Plan()
+    if choices.columns:
+        plan = replace(plan, parts=choices.columns)
+    listing: Listing | None = None
+    try:
+        decoded, listing = read_listing(choices.salvage)
+        taken = to_rows(listing, plan.parts, plan.tags, choices.salvage)
+    except Undecided:
+        raise
+    except DatasetError as error:
+        rows = 0 if choices.salvage else _complete_rows(lambda: listing or read_listing(True)[1], plan)
+        if not rows:
+            raise
+        text = Text(
+            f"{error.text.zh}可以只导入完整的 {rows} 行。",
+            f"{error.text.en} The {rows} complete row{'s' * (rows > 1)} can be imported without the rest.",
+        )
+        raise Undecided(Asked("broken", text, rows=rows), error.row) from None
+    broken = (*listing.broken, *taken.broken)
+    notes = (*decoded.notes, *listing.notes, *taken.notes, *_left_out(broken))
+    return Imported(taken.rows, notes, listing.form, decoded.encoding, taken.layout, len(broken))
+
+
+def _complete_rows(read_listing: Callable[[], Listing], plan: Plan) -> int:
+    """How many rows could be taken of what is broken."""
+    try:
+        return len(to_rows(read_listing(), plan.parts, plan.tags, True).rows)
+    except DatasetError:
+        return 0
+
+
+def _left_out(broken: Sequence[Broken]) -> Iterator[Text]:
+    """The broken places: many of one kind in one sentence with their lines."""
+    groups: dict[str, list[Broken]] = {}
+    for place in broken:
+        groups.setdefault((place.what or place.text).en, []).append(place)
+    for places in list(groups.values())[:_SHOWN_BROKEN]:
+        first, what = places[0], places[0].what
+        if what is None or len(places) == 1:
+            yield Text(f"没有导入：{first.text.zh}", f"Left out: {first.text.en}")
+        else:
+            lines = shorten([str(place.line) for place in places], _SHOWN_LINES)
+            yield Text(
+                f"没有导入 {len(places)} 行（文件第 {lines} 行）：{what.zh}",
+                f"Left out {len(places)} rows (lines {lines}): {what.en}",
+            )
+    if len(groups) > _SHOWN_BROKEN:
+        more = sum(map(len, list(groups.values())[_SHOWN_BROKEN:]))
+        yield Text(f"没有导入的还有 {more} 处。", f"Left out as well: {more} more places.")
+
+
+def _listing(text: str, suffix: str, choices: Choices, salvage: bool) -> Listing:
     """The records of a text: what it begins with decides, then the file's ending."""
-    if suffix in _JSON_NAMES or re.match(r"\s*(\{|\[\s*[{\]])", text):
-        return read_json(text)
+    if suffix in _JSON_NAMES or _JSON.match(text):
+        return _json(text, salvage)
     if suffix in _TABLE_NAMES:
-        return read_csv(text, "\t" if suffix != ".csv" else None)
+        table = read_csv(text, "\t" if suffix != ".csv" else None, not positions(choices.columns), salvage)
+        return table if text.endswith(("\n", "\r")) else replace(table, notes=(*table.notes, _NO_LINE_END))
+    if suffix == ".txt" and (found := _lines(text, choices, salvage)):
+        return found
     shown = suffix or "?"
     raise DatasetError(
         Text(
-            f"不认识的文件类型({shown})。只能导入 .json、.jsonl、.csv、.tsv。",
-            f"Unknown kind of file ({shown}). Only .json, .jsonl, .csv and .tsv can be imported.",
+            f"不认识的文件类型（{shown}）。能导入的有 .json、.jsonl、.csv、.tsv、.xlsx、.parquet 和 .zip。",
+            f"Unknown kind of file ({shown}). What can be imported: .json, .jsonl, .csv, .tsv, .xlsx, .parquet and .zip.",
         )
     )
+
+
+def _json(text: str, salvage: bool) -> Listing:
+    try:
+        return read_json(text)
+    except DatasetError:
+        if not salvage:
+            raise
+        return salvage_json(text)
+
+
+def _pasted(text: str, choices: Choices, salvage: bool) -> Listing:
+    if not text.strip():
+        raise DatasetError(Text("没有内容。", "There is nothing in it."))
+    if _JSON.match(text):
+        return _json(text, salvage)
+    if found := _lines(text, choices, salvage):
+        return found
+    raise DatasetError(
+        Text(
+            "看不出是数据。可以粘贴 JSON、JSON Lines、带表头的表格，或每行“问题<Tab>回答”。",
+            "No rows can be seen in it. Paste JSON, JSON Lines, a table with its header, or a "
+            "question<tab>answer on every line.",
+        )
+    )
+
+
+def _lines(text: str, choices: Choices, salvage: bool) -> Listing | None:
+    """The records of a table without a name: with a header, or two columns divided by tabs; None for prose."""
+    first = next((line for line in io.StringIO(text) if line.strip()), "").rstrip("\r\n")
+    delimiter = "\t" if "\t" in first else max(",;", key=first.count)
+    if delimiter not in first:
+        return None
+    header = not positions(choices.columns)
+    cells = [cell.strip().strip('"') for cell in first.split(delimiter)]
+    if choices.columns or recognise(cells).complete:
+        return read_csv(text, delimiter, header, salvage)
+    if delimiter != "\t":
+        try:
+            found = read_csv(text, delimiter)
+        except DatasetError:
+            return None
+        return found if found.records else None
+    if len(cells) != 2:
+        return read_csv(text, delimiter, True, salvage)
+    listing = read_csv(text, delimiter, False, salvage)
+    pairs = [_pair(record) for record in listing.records]
+    if None in pairs:  # quotation marks around tabs or line ends: not the two cells that the first line seemed to have
+        return read_csv(text, delimiter, True, salvage)
+    note = Text(
+        "没有认得的表头：每行第一格是问题，第二格是回答。", "No known header: the first cell of a line is the question."
+    )
+    return replace(listing, records=tuple(pair for pair in pairs if pair), notes=(*listing.notes, note))
+
+
+def _pair(record: Record) -> Record | None:
+    cells = list(cast(dict[str, object], record.value).values())
+    return Record({"instruction": cells[0], "output": cells[1]}, record.line) if len(cells) == 2 else None
 
 
 def _shown(filename: str) -> str:
     """The file's own name for a sentence: no folders, no control characters, at most 80 characters."""
     name = PurePath(filename.replace("\\", "/")).name or "?"
     return "".join(c if c.isprintable() else "�" for c in name)[:80]
-
-
-def _pairs(row: Row) -> list[list[str]] | None:
-    """The history as [[question, answer], ...], or None if its turns do not alternate so."""
-    turns = row.history
-    if [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
-        return None
-    return [[turns[i].content, turns[i + 1].content] for i in range(0, len(turns), 2)]
-
-
-def _alpaca(row: Row) -> dict[str, object]:
-    value: dict[str, object] = {"instruction": row.instruction, "input": row.input, "output": row.output}
-    if row.system:
-        value["system"] = row.system
-    if row.history:
-        value["history"] = _history(row)
-    return value | provenance_json(row)
-
-
-def _history(row: Row) -> object:
-    return _pairs(row) or [{"role": turn.role, "content": turn.content} for turn in row.history]
-
-
-def _messages(row: Row) -> dict[str, object]:
-    turns = [("system", row.system)] if row.system else []
-    turns += [(turn.role, turn.content) for turn in row.history]
-    if row.question:  # not stripped, unlike Row.messages: a cell of blanks comes back as it was
-        turns.append(("user", row.question))
-    turns.append(("assistant", row.output))
-    value: dict[str, object] = {"messages": [{"role": role, "content": content} for role, content in turns]}
-    return value | ({"input": row.input} if row.input else {}) | provenance_json(row)
-
-
-def _line(value: dict[str, object]) -> str:
-    """One JSON line. U+2028, U+2029 and U+0085 are escaped: some readers take them for line ends."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
-
-
-def _csv(rows: tuple[Row, ...]) -> bytes:
-    """UTF-8 with mark, so that Excel reads it right. A cell that begins like a formula gets one apostrophe in front.
-
-    The column `apostrophe_added`, there only when needed, names those cells; `read` takes away just these. The column
-    `provenance` is there when a row has one.
-    """
-    columns = (*_COLUMNS, PROVENANCE) if any(row.provenance for row in rows) else _COLUMNS
-    cells = [_csv_cells(row)[: len(columns)] for row in rows]
-    marks = [[name for name, cell in zip(columns, line, strict=True) if _FORMULA.match(cell)] for line in cells]
-    marked = any(marks)
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\r\n")
-    writer.writerow([*columns, APOSTROPHE_COLUMN] if marked else columns)
-    for line, names in zip(cells, marks, strict=True):
-        safe = [f"'{cell}" if name in names else cell for name, cell in zip(columns, line, strict=True)]
-        writer.writerow([*safe, " ".join(names)] if marked else safe)
-    return b"\xef\xbb\xbf" + _utf8(file.getvalue())
-
-
-def _csv_cells(row: Row) -> tuple[str, ...]:
-    history = json.dumps(_history(row), ensure_ascii=False) if row.history else ""
-    whence = json.dumps(provenance_json(row)[PROVENANCE], ensure_ascii=False) if row.provenance else ""
-    return (row.instruction, row.input, row.output, row.system, history, whence)
-
-
-def _utf8(text: str) -> bytes:
-    """UTF-8 bytes; half a character (from a broken paste) becomes U+FFFD."""
-    return _SURROGATE.sub("�", text).encode("utf-8")

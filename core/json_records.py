@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from core.errors import DatasetError
 from core.text import Text
+
+Form = Literal["json", "jsonl", "csv", "tsv", "xlsx", "parquet"]
 
 MAX_ROWS = 1_000_000
 # Keys under which an object of a whole file keeps its list.
@@ -28,6 +30,13 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A cell of a table that holds no value, such as an error of a spreadsheet; `kind` says what it is."""
+
+    kind: Text
+
+
+@dataclass(frozen=True)
 class Record:
     """One value of the file and the line on which it starts, from 1."""
 
@@ -36,12 +45,48 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A place of a file that was passed over. text: the whole sentence. what: the same without its place, and line, for
+    telling many of one kind at once; None and 0 where the sentence stands alone."""
+
+    text: Text
+    what: Text | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True)
 class Listing:
-    """The values of a file in order, the form they came in, and what was interpreted."""
+    """The values of a file in order, the form they came in, what was interpreted, and the broken places passed over."""
 
     records: tuple[Record, ...]
-    form: Literal["json", "jsonl", "csv", "tsv"]
+    form: Form
     notes: tuple[Text, ...] = ()
+    broken: tuple[Broken, ...] = ()
+
+
+@dataclass
+class Progress:
+    """How far a text was read: complete rows, marks between them, and where the last row ends.
+
+    lenient: commas between rows may be missing or too many; `commas` counts those.
+    """
+
+    rows: int = 0
+    marks: int = 0
+    end: int = 0
+    lenient: bool = False
+    commas: int = 0
+
+    def record(self, value: object, line: int, end: int) -> Record:
+        """The record, counted. Raises DatasetError beyond MAX_ROWS."""
+        self.rows, self.end = self.rows + 1, end
+        check_count(self.rows)
+        return Record(value, line)
+
+    def overlook(self, harmless: bool = True) -> bool:
+        """Whether a comma too many or too few may be passed over; counted if so."""
+        self.commas += self.lenient and harmless
+        return self.lenient and harmless
 
 
 class _DuplicateKeyError(ValueError):
@@ -53,21 +98,39 @@ class _DuplicateKeyError(ValueError):
 def read_json(text: str) -> Listing:
     """The values of a JSON list, of {"data": [...]}, of one object, or of JSON Lines.
 
-    Raises DatasetError with line, column, an excerpt and what to do.
+    Raises DatasetError with line, column, an excerpt and what to do. `json_salvage` takes what is whole of such a text.
     """
+    start = first_value(text)
+    if text[start] == "[":
+        return Listing(tuple(elements(text, start, Progress())), "json")
+    progress = Progress()
+    records = tuple(objects(text, start, progress))
+    wrapped = _unwrap(records[0]) if len(records) == 1 else None
+    if wrapped:
+        return wrapped
+    notes = []
+    # Not splitlines(): it also cuts at U+2028 and U+0085, which a JSON string may hold.
+    if len(records) > 1 and (blank := len(_BLANK_LINE.findall(text.strip(" \t\r\n")))):
+        notes.append(Text(f"跳过了 {blank} 个空行。", f"Skipped {blank} blank line{'s' * (blank > 1)}."))
+    if marks := progress.marks:
+        notes.append(
+            Text(f"去掉了文件中间的 {marks} 个标记（BOM）。", f"Removed {marks} mark(s) (BOM) inside the file.")
+        )
+    return Listing(records, "jsonl", tuple(notes))
+
+
+def first_value(text: str) -> int:
+    """Where the first bracket stands. Raises DatasetError if the text does not begin with [ or {."""
     start = _skip(_SPACE, text, 0)
     if start == len(text):
         raise DatasetError(Text("文件里没有内容。", "The file holds nothing but white space."))
-    if text[start] == "[":
-        return Listing(tuple(_elements(text, start)), "json")
-    if text[start] == "{":
-        return _objects(text, start)
+    if text[start] in "[{":
+        return start
     raise _error(
         text,
         start,
-        0,
         Text(
-            "JSON 数据应以 [ 或 { 开头。若是表格,请把扩展名改成 .csv 或 .tsv。",
+            "JSON 数据应以 [ 或 { 开头。若是表格，请把扩展名改成 .csv 或 .tsv。",
             "JSON data begins with [ or {. If this is a table, give the file the ending .csv or .tsv.",
         ),
     )
@@ -78,79 +141,70 @@ def check_count(rows: int) -> None:
     if rows > MAX_ROWS:
         raise DatasetError(
             Text(
-                f"文件超过 {MAX_ROWS:,} 行,这是上限。请拆开或抽取一部分。",
+                f"文件超过 {MAX_ROWS:,} 行，这是上限。请拆开或抽取一部分。",
                 f"The file has more than {MAX_ROWS:,} rows, which is the limit. Split it or draw a part.",
             )
         )
 
 
-def _elements(text: str, start: int) -> Iterator[Record]:
-    """The values of the list whose bracket is at `start`, which must end the text."""
+def elements(text: str, start: int, progress: Progress, bracket: bool = True) -> Iterator[Record]:
+    """The values of the list whose bracket is at `start`, which must end the text; without `bracket`, of the rest of one."""
     lines = _Lines(text)
-    at, rows = _skip(_SPACE, text, start + 1), 0
+    at = _skip(_SPACE, text, start + bracket)
     if text[at : at + 1] != "]":
         while True:
-            value, end = _value(text, at, rows)
-            rows += 1
-            check_count(rows)
-            yield Record(value, lines.at(at))
+            value, end = _value(text, at, progress.rows)
+            yield progress.record(value, lines.at(at), end)
             comma = _skip(_SPACE, text, end)
             if text[comma : comma + 1] == "]":
                 at = comma
                 break
             if text[comma : comma + 1] != ",":
-                raise _error(text, comma, rows, _missing(text, comma))
+                if not progress.overlook(text[comma : comma + 1] == "{"):
+                    raise _error(text, comma, _missing(text, comma))
+                at = comma
+                continue
             at = _skip(_SPACE, text, comma + 1)
             if text[at : at + 1] == "]":
-                raise _error(
-                    text,
-                    comma,
-                    rows,
-                    Text("最后一行后面多了一个逗号,请删掉。", "There is a comma after the last row. Delete it."),
-                )
+                if not progress.overlook():
+                    raise _error(
+                        text,
+                        comma,
+                        Text("最后一行后面多了一个逗号，请删掉。", "There is a comma after the last row. Delete it."),
+                    )
+                break
     tail = _skip(_SPACE, text, at + 1)
     if tail < len(text):
         raise _error(
             text,
             tail,
-            rows,
             Text(
-                "列表已经结束,后面还有内容。请删掉多余的部分,或把几个列表合成一个。",
+                "列表已经结束，后面还有内容。请删掉多余的部分，或把几个列表合成一个。",
                 "The list has ended, yet more follows. Delete it, or join the lists.",
             ),
         )
 
 
-def _objects(text: str, start: int) -> Listing:
-    """Objects one after another: JSON Lines, or a single object that may wrap the list."""
-    lines, at, marks = _Lines(text), start, 0
-    records: list[Record] = []
+def objects(text: str, start: int, progress: Progress) -> Iterator[Record]:
+    """The objects from `start` on, one after another."""
+    lines, at = _Lines(text), start
     while at < len(text):
-        value, end = _object(text, at, len(records))
-        records.append(Record(value, lines.at(at)))
-        check_count(len(records))
+        value, end = _object(text, at, progress.rows)
+        yield progress.record(value, lines.at(at), end)
         at = _skip(_GAP, text, end)
-        marks += text.count("\ufeff", end, at)
+        progress.marks += text.count("\ufeff", end, at)
         if at < len(text) and text[at] == ",":
+            if progress.overlook():
+                at = _skip(_GAP, text, at + 1)
+                continue
             raise _error(
                 text,
                 at,
-                len(records),
                 Text(
-                    "对象之间有逗号:整个文件请用 [ ] 括起来,或每行一个对象、去掉逗号。",
+                    "对象之间有逗号：整个文件请用 [ ] 括起来，或每行一个对象、去掉逗号。",
                     "Objects are separated by commas: put [ ] around the whole file, or one object a line without commas.",
                 ),
             )
-    wrapped = _unwrap(records[0]) if len(records) == 1 else None
-    if wrapped:
-        return wrapped
-    notes = []
-    # Not splitlines(): it also cuts at U+2028 and U+0085, which a JSON string may hold.
-    if len(records) > 1 and (blank := len(_BLANK_LINE.findall(text.strip(" \t\r\n")))):
-        notes.append(Text(f"跳过了 {blank} 个空行。", f"Skipped {blank} blank line{'s' * (blank > 1)}."))
-    if marks:
-        notes.append(Text(f"去掉了文件中间的 {marks} 个标记(BOM)。", f"Removed {marks} mark(s) (BOM) inside the file."))
-    return Listing(tuple(records), "jsonl", tuple(notes))
 
 
 def _object(text: str, at: int, rows: int) -> tuple[object, int]:
@@ -165,6 +219,15 @@ def _object(text: str, at: int, rows: int) -> tuple[object, int]:
         return _value(text[:stop], at, rows)
 
 
+def whole_object(text: str, at: int) -> dict[str, object] | None:
+    """The object at `at`, or None if it is not whole."""
+    try:
+        value, _ = _value(text, at, 0)
+    except DatasetError:
+        return None
+    return cast(dict[str, object], value) if isinstance(value, dict) else None
+
+
 def _unwrap(record: Record) -> Listing | None:
     value = record.value
     if not isinstance(value, dict):
@@ -177,7 +240,7 @@ def _unwrap(record: Record) -> Listing | None:
     notes = [Text(f"行取自“{lists[0]}”。", f"Rows taken from “{lists[0]}”.")]
     if others := [key for key in value if key != lists[0]]:
         shown = shorten(others)
-        notes.append(Text(f"忽略了文件里的其他内容:{shown}。", f"Ignored beside it: {shown}."))
+        notes.append(Text(f"忽略了文件里的其他内容：{shown}。", f"Ignored beside it: {shown}."))
     return Listing(tuple(Record(row, record.line) for row in rows), "json", tuple(notes))
 
 
@@ -192,21 +255,23 @@ def _value(text: str, at: int, rows: int) -> tuple[object, int]:
     try:
         return _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
-        raise _error(text, error.pos, rows, _advice(error)) from None
+        raise _error(text, error.pos, _advice(error), rows) from None
     except _DuplicateKeyError as error:
         key = shorten([error.key])
         raise _error(
             text,
             at,
-            rows,
-            Text(f"这一行里“{key}”出现了两次,请删掉一个。", f"The key “{key}” stands twice in this row. Delete one."),
+            Text(
+                f"这一行里“{key}”出现了两次，请删掉一个。",
+                f"The key “{key}” stands twice in this row. Delete one.",
+            ),
             rows,
         ) from None
     except RecursionError:
         deep = Text(
-            "这一行的括号嵌套太深,不是问答数据。", "This row is nested too deeply for a question and an answer."
+            "这一行的括号嵌套太深，不是问答数据。", "This row is nested too deeply for a question and an answer."
         )
-        raise _error(text, at, rows, deep, rows) from None
+        raise _error(text, at, deep, rows) from None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -254,15 +319,13 @@ def excerpt(text: str, offset: int) -> str:
     return "".join(c if c.isprintable() else "␣" for c in f"{before}»{after}".strip())
 
 
-def _error(text: str, offset: int, rows: int, what: Text, row: int | None = None) -> DatasetError:
+def _error(text: str, offset: int, what: Text, row: int | None = None) -> DatasetError:
     line, column = place(text, offset)
     shown = excerpt(text, offset)
-    complete_zh = f"它前面有 {rows} 行完整的数据。" if rows else ""
-    complete_en = f" {rows} complete row{'s precede' if rows > 1 else ' precedes'} it." if rows else ""
     return DatasetError(
         Text(
-            f"第 {line} 行第 {column} 列:{what.zh}附近是:{shown}。{complete_zh}",
-            f"Line {line}, column {column}: {what.en} Near: {shown}.{complete_en}",
+            f"第 {line} 行第 {column} 列：{what.zh}附近是：{shown}。",
+            f"Line {line}, column {column}: {what.en} Near: {shown}.",
         ),
         row,
     )
@@ -271,11 +334,11 @@ def _error(text: str, offset: int, rows: int, what: Text, row: int | None = None
 def _missing(text: str, offset: int) -> Text:
     if offset >= len(text):
         return Text(
-            "文件在这里断了,列表没有结束的 ]。请重新下载,或补上 ]。",
+            "文件在这里断了，列表没有结束的 ]。请重新下载，或补上 ]。",
             "The file stops here before the closing ]. Download it again, or add the ].",
         )
     return Text(
-        "两行之间缺少逗号,或多了一个引号。",
+        "两行之间缺少逗号，或多了一个引号。",
         "A comma between two rows is missing, or there is a quotation mark too many.",
     )
 
@@ -284,17 +347,18 @@ def _advice(error: json.JSONDecodeError) -> Text:
     """What to do about a JSON error, from the parser's message."""
     if error.pos >= len(error.doc.rstrip()):
         return Text(
-            "内容在这里断了,这一行不完整。请补全这一行,或重新下载文件。",
+            "内容在这里断了，这一行不完整。请补全这一行，或重新下载文件。",
             "The row stops here in the middle. Complete it, or download the file again.",
         )
     message = error.msg
     if message.startswith("Invalid control character"):
         return Text(
-            "引号里有换行或制表符。请写成 \\n 或 \\t。", "A line break or tab inside quotation marks. Write \\n or \\t."
+            "引号没有在这一行结束：请补上引号，或把引号里的换行、制表符写成 \\n、\\t。",
+            "The quotation mark is not closed on this line: close it, or write a line break as \\n and a tab as \\t.",
         )
     if message.startswith("Unterminated string"):
         return Text(
-            "这个引号没有配对的另一个,文件可能在这里断了。请补上引号,或重新下载。",
+            "这个引号没有配对的另一个，文件可能在这里断了。请补上引号，或重新下载。",
             "This quotation mark is never closed; the file may be cut off here. Close it or download again.",
         )
     if message.startswith("Invalid \\"):
@@ -303,19 +367,19 @@ def _advice(error: json.JSONDecodeError) -> Text:
         )
     if message.startswith("Expecting property name"):
         return Text(
-            "这里应是双引号括起的键;也可能多了一个逗号,或用了单引号。",
+            "这里应是双引号括起的键；也可能多了一个逗号，或用了单引号。",
             "A key in double quotation marks is expected; there may be a comma too many, or single quotes.",
         )
     if message.startswith("Expecting ',' delimiter"):
         return Text(
-            '这里缺少逗号,或上一个引号结束得太早(引号里的引号要写成 \\")。',
+            '这里缺少逗号，或上一个引号结束得太早（引号里的引号要写成 \\"）。',
             'A comma is missing, or the quotation ended too early (write \\" inside one).',
         )
     if message.startswith("Expecting ':' delimiter"):
         return Text("键后面缺少冒号。", "A colon is missing after the key.")
     if message.startswith("Expecting value"):
         return Text(
-            "这里缺少内容;文字要用双引号括起,也可能多了一个逗号。",
+            "这里缺少内容；文字要用双引号括起，也可能多了一个逗号。",
             "A value is missing; text stands in double quotation marks, or there is a comma too many.",
         )
     return Text("这里不是合法的 JSON。", "This is not valid JSON.")

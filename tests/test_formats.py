@@ -59,7 +59,7 @@ def test_utf16_with_a_big_endian_mark_is_read() -> None:
 
 
 @pytest.mark.parametrize("encoding,named", [("gb18030", "GB18030"), ("gbk", "GB18030"), ("big5", "Big5")])
-def test_older_chinese_encodings_are_named_and_refused(encoding: str, named: str) -> None:
+def test_older_chinese_encodings_are_named_and_asked_about(encoding: str, named: str) -> None:
     sentence = (
         "我們是來自不同地方的人,在這裡說出自己的生活"
         if encoding == "big5"
@@ -80,7 +80,7 @@ def test_a_file_cut_inside_a_character_says_that_its_end_is_missing() -> None:
 
 
 @pytest.mark.parametrize("data,kind", [
-    (b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(range(256)), "zip archive or an Excel"),
+    (b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(range(256)), "zip archive or Excel file is damaged"),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "PNG image"),
     (b"\xff\xd8\xff\xe0\0\x10JFIF\0", "JPEG image"),
     (b"%PDF-1.7\n\xe2\xe3\xcf\xd3\n", "PDF"),
@@ -287,9 +287,9 @@ def test_broken_json_is_shown_with_line_column_and_advice(text: str, line: int, 
     assert f"Line {line}, column {column}:" in message and said in message and "»" in message
 
 
-def test_a_broken_line_tells_how_many_rows_before_it_are_whole() -> None:
+def test_a_broken_line_tells_how_many_rows_are_whole() -> None:
     good = '{"question": "q", "answer": "a"}\n'
-    assert "7 complete rows precede it" in refusal(good * 7 + '{"question": "q", "ans\n' + good, "a.jsonl")
+    assert "The 8 complete rows can be" in refusal(good * 7 + '{"question": "q", "ans\n' + good, "a.jsonl")
 
 
 def test_twice_the_same_key_deep_nesting_and_repeated_columns_are_sentences() -> None:
@@ -311,6 +311,8 @@ def test_a_torn_table_names_the_row_and_line(text: str, said: str) -> None:
 def test_a_table_may_use_semicolons_tabs_bare_quotes_and_blank_lines() -> None:
     assert rows("question;answer\nq;a\n", "a.csv") == (Row("q", "", "a"),)
     assert rows('question\tanswer\n"q\t5" tall\n', "a.tsv") == (Row('"q', "", '5" tall'),)
+    named = read(b"sep=;\r\nquestion;answer\r\nq;a, b\r\n", "a.csv")  # Excel's own first line
+    assert named.rows == (Row("q", "", "a, b"),) and "blank" not in notes(named)
     imported = read(b"\nquestion,answer\n\nq,a\n\n", "a.csv")
     assert imported.rows == (Row("q", "", "a"),) and "3 blank lines" in notes(imported)
 
@@ -367,9 +369,9 @@ def test_public_files_give_the_rows_their_source_states(
 
 
 @pytest.mark.parametrize("path,said", [
-    ("csv/medical_qa_gb18030_100.csv", "it looks like GB18030(GBK) (line 2, byte 29)"),
+    ("csv/medical_qa_gb18030_100.csv", "it looks like GB18030 (GBK) (line 2, byte 29)"),
     ("sharegpt/glaive_toolcall_en_demo.json", "Row 1 (line 2): A turn has the role “function_call”"),
-    ("llamafactory_dataset_info.json", "Found: identity, alpaca_en_demo"),
+    ("llamafactory_dataset_info.json", "lists 104 sets and holds no rows, and none of their files is here"),
     ("qwen2.5-7b-instruct-config/config.json", "Found: architectures"),
     ("qwen2.5-tokenizer/merges.txt", "Unknown kind of file (.txt)"),
 ])  # fmt: skip
