@@ -62,6 +62,11 @@ class Identity:
         return cls(*cells)
 
     @property
+    def filled(self) -> Identity:
+        """The same card with every spelling that is not given taken from the other language, as rows get them."""
+        return Identity(self.name("zh"), self.name("en"), self.author("zh"), self.author("en"))
+
+    @property
     def words(self) -> tuple[str, ...]:
         """Every spelling given, without repeats: the words that show the new identity in an answer."""
         given = (self.name_zh, self.name_en, self.author_zh, self.author_en)
@@ -227,11 +232,21 @@ def _from_messages(turns: list[object], last_input: object, row: int | None) -> 
     return Row(question, tail, last.content, system, tuple(messages))
 
 
-def save(folder: Path, dataset: Dataset) -> None:
-    """Write rows and identity card under `folder`, each file whole or as it was before."""
-    lines = [json.dumps(to_json(row), ensure_ascii=False) for row in dataset.rows]
-    storage.write_text(folder / f"{dataset.name}.jsonl", "".join(f"{line}\n" for line in lines))
-    storage.write_json(folder / f"{dataset.name}.meta.json", {"identity": vars(dataset.identity)})
+def line_of(row: Row) -> str:
+    """The row as its one line of the file, without the line's end; half a character pair becomes U+FFFD."""
+    return storage.whole(json.dumps(to_json(row), ensure_ascii=False))
+
+
+def save(folder: Path, dataset: Dataset, lines: Sequence[str] | None = None, card: bool = True) -> None:
+    """Write rows and identity card under `folder`, each file whole or as it was before.
+
+    `lines`: the rows' `line_of`, where they are known already. `card`: whether the identity card may have changed.
+    """
+    known = [line_of(row) for row in dataset.rows] if lines is None else lines
+    storage.write_text(folder / f"{dataset.name}.jsonl", "".join(f"{line}\n" for line in known))
+    meta = folder / f"{dataset.name}.meta.json"
+    if card or not meta.is_file():
+        storage.write_json(meta, {"identity": vars(dataset.identity)})
 
 
 def load(folder: Path, name: str) -> Dataset:

@@ -10,6 +10,9 @@ from core.dataset import Dataset, Message, Provenance, Row
 from core.errors import DatasetError
 from core.text import Text
 
+PUT = Text("对话里改正的回答", "An answer that was put right in a conversation")
+TAKEN_BACK = Text("撤回改正的回答", "The answer that was put right was taken back")
+
 
 @dataclass(frozen=True)
 class Fix:

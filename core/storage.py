@@ -122,7 +122,26 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; lone surrogates (from a broken paste) become U+FFFD."""
-    write_bytes(path, _LONE.sub("\ufffd", text).encode("utf-8"))
+    write_bytes(path, whole(text).encode("utf-8"))
+
+
+def whole(text: str) -> str:
+    """`text` with lone surrogates replaced by U+FFFD: they cannot be written as UTF-8."""
+    return _LONE.sub("\ufffd", text)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line of UTF-8 text to the end of a file and flush it to disk.
+
+    A tail that was torn by a kill or a full disk stays a line of its own.
+    """
+    with _named(path), path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else f"\n{line}"
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: object) -> None:

@@ -115,7 +115,7 @@ class FixBar:
             done.append(placed)
             return changed
 
-        current = self.page.edits.change(request.session_hash, dataset, edit)
+        current = self.page.edits.change(request.session_hash, dataset, edit, fixes.PUT)
         placed = done[0]
         key = "fix.saved" if placed.old is None else "fix.replaced"
         trained = bool(pending.fix.adapter) and not self._training(pending.fix.adapter)
@@ -136,7 +136,7 @@ class FixBar:
         changed = ""
         if placed := pending.placed:
             current = self.page.edits.change(
-                request.session_hash, placed.name, lambda table: fixes.take_back(table, placed)
+                request.session_hash, placed.name, lambda table: fixes.take_back(table, placed), fixes.TAKEN_BACK
             )
             changed = placed.name if current else ""
         restored = self._restored(pending.place, histories[pending.place], pending.index, pending.fix.old)

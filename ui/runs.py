@@ -20,6 +20,9 @@ element.addEventListener('click', async event => {
   const button = event.target.closest('button[data-run]');
   if (!button) return;
   const id = button.dataset.run;
+  if (button.dataset.past) {
+    return document.dispatchEvent(new CustomEvent('onecard-history', {detail: {run: id}}));
+  }
   if (!button.dataset.ask) return trigger('open', {id});
   if (await onecard.confirm(JSON.parse(button.dataset.ask)) !== null) trigger('remove', {id});
 });
@@ -65,7 +68,8 @@ def _line(page: Page, run: Run, selected: bool) -> str:
         score = light_tag(page, proof.light)
     state = "" if run.status == "finished" and hits else status_tag(page, run)
     when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
-    actions = ""
+    name = safe(page.t("history.compare", title=run.title))
+    actions = f'<button data-run="{safe(run.id)}" data-past="yes" title="{name}" aria-label="{name}">{icon("compare")}</button>'
     if run.adapter is not None:
         name = safe(page.t("runs.download", title=run.title))
         path = f"/export/adapter/{quote(run.id, safe='')}.zip"
