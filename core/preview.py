@@ -9,20 +9,22 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from core import duration, estimate, health, lora, models, rehearsal
+from core import duration, estimate, health, lora, models, rehearsal, row_view, truncation
 from core.config import TrainConfig
 from core.dataset import Dataset, Row
 from core.device import memory_allowed
+from core.doctor.facts import Facts
 from core.encode import Encoder, encoder_for
 from core.engine import Engine
 from core.errors import DatasetError, WontFitError
 from core.estimate import Fits
 from core.health import Finding
+from core.lengths import Length, Lengths, cut_findings, mixed_findings
 from core.models import ModelInfo
+from core.row_view import RowView
 from core.run import Run
+from core.schedule import divide
 from core.text import Text
-
-_MOST_LENGTHS = 200_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Previews:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._encoders: dict[str, Encoder] = {}
-        self._lengths: dict[tuple[str, str, Row], tuple[int, int]] = {}
+        self._lengths = Lengths()
+        self._facts = Facts()
 
     def preview(
         self, table: Dataset, rows: Sequence[Row], config: TrainConfig, engine: Engine, runs: Sequence[Run]
@@ -54,14 +57,15 @@ class Previews:
         """`rows`: the table's and what is mixed in, resolved. `runs` are searched for a measured speed."""
         info = models.inspect(config.model)
         encoder = self.encoder(info, engine)
-        mixed = len(rows) - sum(not row.is_blank for row in table.rows)
-        count = self._counter(info, encoder, config)
-        size = info.linear_parameters + info.embedding_parameters
-        findings = (*health.check(table, config, count, mixed, size), *_unknown_targets(config))
-        useful = [row for row in rows if row.output.strip()]
-        lengths = [self._length(info, encoder, row, config.system) for row in useful]
+        mixed = len(rows) - sum(not row.is_blank for row in table.rows) * config.dataset_repeat
+        fitted = self._lengths.of(rows, config, info, encoder)
+        findings = [*self._findings(table, mixed, config, info, encoder), *_refused(table, fitted)]
+        findings += mixed_findings(fitted[len(fitted) - mixed :], config.max_length) if mixed else []
+        kept = [length for row, length in zip(rows, fitted, strict=True) if length.parts and row.output.strip()]
+        lengths = [part for length in kept for part in length.parts]
         tokens = sum(length for length, _ in lengths)
-        steps = config.steps(len(useful) - config.held_out(len(useful)))
+        training, _ = divide(kept, config)
+        steps = config.steps(sum(len(length.parts) for length in training))
         free = _free_bytes(engine, config)
         try:
             needed = estimate.plan(
@@ -71,21 +75,51 @@ class Previews:
             needed = error.needed_bytes
         if config.max_memory_gb:
             free = min(free, int(config.max_memory_gb * 1e9))
-        computed = int(tokens / max(1, len(useful)) * min(len(useful), config.rows_per_step) * steps)
+        computed = int(tokens / max(1, len(lengths)) * min(len(lengths), config.rows_per_step) * steps)
         speed = measured_speed(config, runs)
         if not speed:  # what was measured is the rows' speed, with all that comes beside them
             computed += steps * sum(length for length, _ in _anchors(config))
         return Preview(
-            rows=len(useful),
+            rows=len(kept),
             tokens=tokens,
             longest=max((length for length, _ in lengths), default=0),
             steps=steps,
-            seconds=duration.seconds(info, config, engine.device, computed, steps, speed) if useful else None,
+            seconds=duration.seconds(info, config, engine.device, computed, steps, speed) if kept else None,
             memory_bytes=needed,
             free_bytes=free,
             fits=estimate.judge(needed, free),
-            findings=findings,
+            findings=tuple(findings),
         )
+
+    def findings(self, table: Dataset, mixed: int, config: TrainConfig, engine: Engine) -> tuple[Finding, ...]:
+        """What there is to know of the table alone: quick for a large one, whose rows are not all tokenised for it."""
+        info = models.inspect(config.model)
+        return tuple(self._findings(table, mixed, config, info, self.encoder(info, engine)))
+
+    def _findings(
+        self, table: Dataset, mixed: int, config: TrainConfig, info: ModelInfo, encoder: Encoder
+    ) -> list[Finding]:
+        size = info.linear_parameters + info.embedding_parameters
+        found = health.check(table, config, self._counter(info, encoder, config), mixed, size, self._facts)
+        exact = [self._exact(finding, table, config, info, encoder) for finding in found]
+        return [*(finding for told in exact for finding in told), *_unknown_targets(config)]
+
+    def _exact(
+        self, finding: Finding, table: Dataset, config: TrainConfig, info: ModelInfo, encoder: Encoder
+    ) -> list[Finding]:
+        """The finding; that of rows to be cut with what is cut of each, and those that cannot be, apart."""
+        if finding.kind != "too_long" or config.truncation_strategy != "left":
+            return [finding]
+        rows = [table.rows[i].resolved(table.identity) for i in finding.rows]
+        return cut_findings(finding, self._lengths.of(rows, config, info, encoder), config.max_length)
+
+    def view(self, row: Row, config: TrainConfig, engine: Engine) -> RowView:
+        """What the model sees of a resolved row."""
+        return row_view.view(self.encoder(models.inspect(config.model), engine), row, config)
+
+    def control_strings(self, model: str, engine: Engine) -> list[str]:
+        """What would be control tokens of a model if a template wrote it."""
+        return sorted(set(self.encoder(models.inspect(model), engine).control.tokens.values()))
 
     def encoder(self, info: ModelInfo, engine: Engine) -> Encoder:
         """The model's encoder: the resident one, or one loaded without the weights."""
@@ -106,23 +140,34 @@ class Previews:
         """
         info = models.inspect(config.model)
         encoder = self.encoder(info, engine)
-        check_rows(table, mixed, config, self._counter(info, encoder, config))
-        rows = [*table.resolved(), *mixed]
-        lengths = [self._length(info, encoder, row, config.system) for row in rows]
-        estimate.plan(info, config, engine.device, lengths, _free_bytes(engine, config), anchors=_anchors(config))
+        check_rows(table, mixed, config, self._counter(info, encoder, config), self._facts)
+        own = self._lengths.of(table.resolved(), config, info, encoder)
+        places = [i for i, row in enumerate(table.rows) if not row.is_blank]
+        for place, length in zip(places, own, strict=True):
+            if length.refused is not None:
+                raise DatasetError(truncation.named(length.refused, place), row=place)
+        lengths = [*own, *self._lengths.of(mixed, config, info, encoder)]
+        for index, length in enumerate(lengths[len(own) :]):
+            if length.refused is not None:
+                raise DatasetError(_of_mix(truncation.named(length.refused, index)))
+        kept = [lengths[i] for i in truncation.kept([length.parts for length in lengths])]
+        parts = [part for length in kept for part in length.parts]
+        estimate.plan(info, config, engine.device, parts, _free_bytes(engine, config), anchors=_anchors(config))
 
     def _counter(self, info: ModelInfo, encoder: Encoder, config: TrainConfig) -> Callable[[Row], int]:
-        return lambda row: self._length(info, encoder, row, config.system)[0]
+        return lambda row: self._lengths.of([row], config, info, encoder)[0].tokens
 
-    def _length(self, info: ModelInfo, encoder: Encoder, row: Row, system: str) -> tuple[int, int]:
-        """(tokens, answer tokens) of a resolved row."""
-        key = (str(info.folder), system, row)
-        if key not in self._lengths:
-            if len(self._lengths) > _MOST_LENGTHS:
-                self._lengths.clear()
-            example = encoder.example(row.messages(system))
-            self._lengths[key] = (len(example), example.answer_tokens)
-        return self._lengths[key]
+
+def _refused(table: Dataset, lengths: Sequence[Length]) -> list[Finding]:
+    """Rows that the model's template refuses. `lengths`: of the table's own rows first."""
+    places = [i for i, row in enumerate(table.rows) if not row.is_blank]
+    refused = [(i, one.refused) for i, one in zip(places, lengths, strict=False) if one.refused and not one.tokens]
+    if not refused:
+        return []
+    shown, rows = refused[0][1], tuple(place for place, _ in refused)
+    numbers = ", ".join(str(place + 1) for place in rows[:5]) + (", …" if len(rows) > 5 else "")
+    text = Text(zh=f"第 {numbers} 行：{shown.zh}", en=f"Row {numbers}: {shown.en}")
+    return [Finding("bad", text, rows, kind="template")]
 
 
 def _anchors(config: TrainConfig) -> list[tuple[int, int]]:
@@ -150,24 +195,31 @@ def encoder_of(info: ModelInfo) -> Encoder:
     return encoder_for(AutoTokenizer.from_pretrained(str(info.folder), local_files_only=True, trust_remote_code=False))
 
 
-def check_rows(table: Dataset, mixed: Sequence[Row], config: TrainConfig, count: Callable[[Row], int]) -> None:
+def check_rows(
+    table: Dataset,
+    mixed: Sequence[Row],
+    config: TrainConfig,
+    count: Callable[[Row], int],
+    facts: Facts | None = None,
+) -> None:
     """Refuse rows that cannot be trained on: DatasetError with the first reason and its row. `mixed` is resolved."""
     if not any(not row.is_blank for row in table.rows):
         raise DatasetError(
             Text(
-                zh="数据表是空的。请至少写一行问题和回答,再开始训练。",
+                zh="数据表是空的。请至少写一行问题和回答，再开始训练。",
                 en="The table is empty. Write at least one question and answer, then start.",
             )
         )
-    found = health.blocking(health.check(table, config, count, len(mixed)))
+    found = health.refusal(table, config, count, facts)
     if found is not None:
         raise DatasetError(found.text, row=found.rows[0] if found.rows else None)
-    found = health.blocking(health.check(Dataset("mix", tuple(mixed)), config, count)) if mixed else None
+    found = health.refusal(Dataset("mix", tuple(mixed)), config, count, facts) if mixed else None
     if found is not None:
-        text = Text(
-            zh=f"混入数据(行号按抽取顺序):{found.text.zh}", en=f"Mix in (rows in the order drawn): {found.text.en}"
-        )
-        raise DatasetError(text)
+        raise DatasetError(_of_mix(found.text))
+
+
+def _of_mix(text: Text) -> Text:
+    return Text(zh=f"混入数据（行号按抽取顺序）：{text.zh}", en=f"Mix in (rows in the order drawn): {text.en}")
 
 
 def measured_speed(config: TrainConfig, runs: Sequence[Run]) -> float | None:

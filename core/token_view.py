@@ -1,6 +1,7 @@
-"""The tokens of an answer as HTML: how sure the model was of each, what else it might have said, and how far columns differ.
+"""Tokens as HTML: of an answer, how sure the model was of each, what else it might have said and how far columns differ;
+of a row, which are in the loss.
 
-Everything that a model wrote is escaped. What a token's card shows travels in its `data-t`, as JSON.
+Everything that a model or a person wrote is escaped. What an answer's token's card shows travels in its `data-t`, as JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.generate import Token
+from core.row_view import Piece
 
 # Nats. A token is coloured more strongly from each of these on; e^0.7 is twice as likely, e^2 seven times.
 _DIFFERENCES = (0.1, 0.7, 2.0)
@@ -116,3 +118,23 @@ def _visible(text: str) -> str:
 def _percent(logprob: float) -> str:
     share = 100 * math.exp(logprob)
     return f"{share:.1f} %" if share >= 0.1 else (f"{share:.3f} %" if share >= 0.001 else "< 0.001 %")
+
+
+def draw_row(row: Sequence[Piece], label: str, skipped: tuple[int, int] | None = None, more: str = "") -> str:
+    """A row's tokens as the model sees them, one span for every piece: what is in the loss, control, typed.
+
+    `skipped`: how many to show from the beginning and from the end; between them stands a button with the words `more`.
+    """
+    first, last = skipped or (len(row), 0)
+    spans = [_span(piece, at == 0) for at, piece in enumerate(row[:first])]
+    if skipped:
+        spans.append(f'<button type="button" data-act="all">{html.escape(more)}</button>')
+        spans += [_span(piece, False) for piece in row[len(row) - last :]]
+    return f'<div class="rp-tokens" role="group" aria-label="{html.escape(label)}">{"".join(spans)}</div>'
+
+
+def _span(piece: Piece, reachable: bool) -> str:
+    kinds = (("l", piece.in_loss), ("c", piece.control), ("y", piece.typed))
+    look = "".join(f" {name}" for name, holds in kinds if holds)
+    ids = ",".join(map(str, piece.ids))
+    return f'<span class="t{look}" tabindex="{0 if reachable else -1}" data-i="{ids}">{_visible(piece.text)}</span>'

@@ -36,6 +36,7 @@ _WORDS = {
         "pissa": "choice.pissa",
         "pissa_niter_16": "choice.pissa_fast",
     },
+    "truncation_strategy": {"raise": "choice.refuse", "left": "choice.cut", "delete": "choice.leave_out"},
     "report_to": {"none": "choice.nowhere", "tensorboard": "choice.tensorboard"},
     "quant_method": {"none": "choice.unquantised", "bnb": "choice.nf4"},
     "torch_dtype": {"auto": "choice.auto"},

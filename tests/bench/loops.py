@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
+from core import truncation
 from core.batch import pack, split
 from core.config import TrainConfig
-from core.encode import Example, encode_rows
+from core.encode import Example
 from core.plain import PlainBackend
 from core.schedule import learning_rate_at, step_rows
 
@@ -50,7 +51,8 @@ def packed(max_tokens: int) -> Passes:
 
 def encoded(resident: Resident, config: TrainConfig, rows: Sequence[Row]) -> list[Example]:
     """Rows -> examples as a run makes them."""
-    return encode_rows(resident.encoder, [row.messages(config.system) for row in rows], config.max_length)
+    fitted = truncation.fit_rows(resident.encoder, [row.messages(config.system) for row in rows], config)
+    return [example for one in fitted for example in one.examples]
 
 
 @contextlib.contextmanager
