@@ -1,6 +1,6 @@
 """What settings would do to so many rows on a model of such a size, with the changes that would mend it.
 
-Knows no rows, no model and no page: `core.health` has the rows, `core.schedule` the curve that is judged here.
+Judges no rows, no model and no page: `core.doctor` has the rows, `core.schedule` the curve that is judged here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.config import TrainConfig
+from core.dataset import Row
 from core.fact import Value
 from core.text import Text
 
 Level = Literal["ok", "warn", "bad"]
+Act = Literal["remove", "replace", "rename", "name", "author", "add"]
 # Fewer optimizer steps than this seldom change an identity: 8 rows at 16 a step and 10 epochs are 10 (see SEEDS).
 FEW_STEPS = 30
 # What the presets use, and what docs/pocket.md swept, lie on one line in the logarithms: 1e-4 for 7e9 parameters and
@@ -34,13 +36,36 @@ class Fix:
 
 
 @dataclass(frozen=True)
+class Mend:
+    """A change of the table that would mend a finding, and the words of the button that shows it; see core.doctor.mends.
+
+    `rows` are the only ones that may change. For "replace", `words` are pairs of what is written and what shall be;
+    `added` are the rows that "add" puts at the end.
+    """
+
+    act: Act
+    label: Text
+    rows: tuple[int, ...] = ()
+    words: tuple[tuple[str, str], ...] = ()
+    added: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
 class Finding:
-    """One thing to know. `rows` count from 0, in dataset.rows. A "bad" one means that training is refused."""
+    """One thing to know. `rows` count from 0, in dataset.rows. A "bad" one means that training is refused.
+
+    `kind` names the check, once in a list. `groups`: rows that belong together, where it is about pairs. `words`: what to
+    look for in the rows.
+    """
 
     level: Level
     text: Text
     rows: tuple[int, ...] = ()
     fixes: tuple[Fix, ...] = ()
+    kind: str = ""
+    mends: tuple[Mend, ...] = ()
+    groups: tuple[tuple[int, ...], ...] = ()
+    words: tuple[str, ...] = ()
 
 
 def advise(config: TrainConfig, rows: int, parameters: int = 0) -> list[Finding]:
@@ -82,13 +107,13 @@ def _steps(config: TrainConfig, trained: int, steps: int) -> Finding:
     elif steps == config.min_steps:
         zh, en = f"{zh}，补足到最少步数", f"{en}, raised to Minimum steps"
     if steps >= FEW_STEPS:
-        return Finding("ok", Text(f"{zh}：共 {steps} 步。", f"{en}: {steps} steps."))
+        return Finding("ok", Text(f"{zh}：共 {steps} 步。", f"{en}: {steps} steps."), kind="steps")
     text = Text(
         f"{zh}：只有 {steps} 步，可能改不了口（建议不少于 {FEW_STEPS} 步）。请重复各行，或增加轮数。",
         f"{en}: only {steps} step{'s' * (steps != 1)}, likely too few ({FEW_STEPS} or more advised). "
         "Repeat the rows, or raise the epochs.",
     )
-    return Finding("warn", text, fixes=_more_steps(config, trained))
+    return Finding("warn", text, fixes=_more_steps(config, trained), kind="steps")
 
 
 def _more_steps(config: TrainConfig, trained: int) -> tuple[Fix, ...]:
@@ -126,7 +151,7 @@ def _learning_rate(config: TrainConfig, parameters: int) -> list[Finding]:
             "learn.",
         )
     label = Text(f"学习率改为 {then}", f"Learning rate {then}")
-    return [Finding("warn", text, fixes=(Fix(label, (("learning_rate", advised),)),))]
+    return [Finding("warn", text, fixes=(Fix(label, (("learning_rate", advised),)),), kind="learning_rate")]
 
 
 def _warmup(config: TrainConfig, steps: int) -> list[Finding]:
@@ -140,7 +165,7 @@ def _warmup(config: TrainConfig, steps: int) -> list[Finding]:
         f"{warmup} of {steps} steps are warm-up, below the learning rate that was set; too few are left.",
     )
     label = Text(f"预热比例改为 {ratio:g}", f"Warm-up ratio {ratio:g}")
-    return [Finding("warn", text, fixes=(Fix(label, (("warmup_ratio", ratio),)),))]
+    return [Finding("warn", text, fixes=(Fix(label, (("warmup_ratio", ratio),)),), kind="warmup")]
 
 
 def _evaluation(config: TrainConfig, steps: int) -> list[Finding]:
@@ -153,4 +178,4 @@ def _evaluation(config: TrainConfig, steps: int) -> list[Finding]:
         f"Evaluated every {config.eval_steps} steps, and there are only {steps}: no evaluation before the end.",
     )
     label = Text(f"验证间隔改为 {every} 步", f"Evaluate every {every} steps")
-    return [Finding("warn", text, fixes=(Fix(label, (("eval_steps", every),)),))]
+    return [Finding("warn", text, fixes=(Fix(label, (("eval_steps", every),)),), kind="evaluation")]

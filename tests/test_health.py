@@ -12,6 +12,7 @@ from core import models, presets, proof_sets
 from core.advice import Finding, Level, advise
 from core.config import TrainConfig, build
 from core.dataset import Dataset, Identity, Message, Row, placeholders
+from core.doctor.facts import Facts
 from core.health import blocking, check
 from core.starter import starter_sets
 
@@ -115,11 +116,11 @@ def test_the_same_row_again_is_named() -> None:
 
 def test_a_question_with_two_answers_is_named_whatever_its_case_width_and_mark() -> None:
     found = only(
-        findings(Row("Who are you?", "", "A"), Row("who  are you\uff1f", "", "B"), Row("Who are they?", "", "C")),
+        findings(Row("Why is it?", "", "A"), Row("why  is it\uff1f", "", "B"), Row("Why are they?", "", "C")),
         "warn",
     )
     assert found.rows == (60, 61) and "61 / 62" in found.text.en
-    assert not findings(Row("Who are you?", "", "A"), Row("who are you", "", "A "))["warn"]
+    assert only(findings(Row("Why is it?", "", "A"), Row("why is it", "", "A ")), "warn").kind == "nearly_same"
     assert not findings(Row("q", "", "A", "system one"), Row("q", "", "B", "system two"))["warn"]
     assert not findings(
         Row("q", "", "A"), Row("q", "", "B", history=(Message("user", "x"), Message("assistant", "y")))
@@ -163,13 +164,14 @@ def test_two_thousand_rows_are_checked_between_two_keystrokes() -> None:
         Row(f"第 {i} 个问题:你是谁?", "", f"我是{{{{NAME}}}},由{{{{AUTHOR}}}}开发的助手,编号 {i}。" * 2)
         for i in range(2000)
     )
-    table = Dataset("d", rows, CARD)
+    facts = Facts()
     times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        check(table, TrainConfig(), None)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.2, times  # 0.03 s on a quiet machine; neighbours must not fail it
+    for i in range(5):
+        table = Dataset("d", (*rows[:-1], Row(f"第 {i} 次改", "", "好")), CARD)
+        start = time.thread_time()  # of this thread: neighbours must not fail it
+        check(table, TrainConfig(), None, facts=facts)
+        times.append(time.thread_time() - start)
+    assert min(times) < 0.1 and times[0] < 1, times  # 0.02 s, and 0.15 s for the first
 
 
 def warned(config: TrainConfig, rows: int = 8, parameters: int = 7_000_000_000) -> list[Finding]:
