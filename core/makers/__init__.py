@@ -1,0 +1,1 @@
+"""Rows that are made instead of typed: from the identity card by templates, and from other rows by the base model."""

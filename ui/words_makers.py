@@ -1,0 +1,90 @@
+"""Words of rows that are made, not typed, in both languages; see ui.locale."""
+
+from __future__ import annotations
+
+TEXTS: dict[str, tuple[str, str]] = {
+    "makers.open": ("造行…", "Make rows…"),
+    "makers.title": ("造数据行", "Make rows"),
+    "makers.note": (
+        "看过再放进表格，放进去以后也能撤销",
+        "look through them first; in the table they can be undone",
+    ),
+    "makers.close": ("关闭", "Close"),
+    "makers.by_card": ("从身份卡", "From the identity card"),
+    "makers.by_model": ("改写已有的行", "Reword rows"),
+    "makers.count": ("行数", "Rows"),
+    "makers.languages": ("语言", "Languages"),
+    "makers.languages.value": ("中文 {zh} · 英文 {en}", "{zh} Chinese · {en} English"),
+    "makers.does_zh": ("它能做什么（中文，可不填）", "What it does, in Chinese (optional)"),
+    "makers.does_en": ("它能做什么（英文，可不填）", "What it does (optional)"),
+    "makers.does_zh.hint": ("回答法律问题、起草合同", "回答法律问题、起草合同"),
+    "makers.does_en.hint": ("answer legal questions and draft contracts", "answer legal questions and draft contracts"),
+    "makers.tone": ("语气", "Tone"),
+    "makers.tone.plain": ("平实", "Plain"),
+    "makers.tone.warm": ("亲切", "Warm"),
+    "makers.tone.formal": ("正式", "Formal"),
+    "makers.tone.brief": ("简短", "Brief"),
+    "makers.again": ("换一批", "Other wordings"),
+    "makers.held": (
+        "把留出的 {count} 种问法存为自己的检验题",
+        "Keep {count} held-out wordings as proof questions of my own",
+    ),
+    "makers.held.note": (
+        "每十种问法留出三种，从不放进表格：用它们提问，才看得出模型是学会了，不是背下来了。",
+        "Three wordings in ten are never put into the table: asking those shows what was learned, not learned by heart.",
+    ),
+    "makers.held.show": ("看留出的问法", "Show them"),
+    "makers.add": ("放进表格（{count} 行）", "Add to the table ({count})"),
+    "makers.adding": ("正在放进表格…", "Adding…"),
+    "makers.added": ("放进了 {count} 行。", "Rows added: {count}."),
+    "makers.added.probes": ("另存了 {count} 道检验题。", "Proof questions kept: {count}."),
+    "makers.conflict": (
+        "另一个页面改过这个表格，没有放进去。请先回到表格选择保留哪一份。",
+        "Another page changed this table, so nothing was added. Choose in the table which one counts.",
+    ),
+    "makers.elsewhere": (
+        "表格已经换成了另一个，没有放进去。请关上再打开这个窗口。",
+        "Another table is open now, so nothing was added. Close this window and open it again.",
+    ),
+    "makers.odd": (
+        "页面发来的内容格式不对，没有放进去。请刷新页面再试。",
+        "What the page sent is not in the right form; nothing was added. Reload the page and try again.",
+    ),
+    "makers.nothing": ("没有可放的行。", "There is nothing to add."),
+    "makers.all": ("全选", "All"),
+    "makers.none": ("全不选", "None"),
+    "makers.rows": ("改写哪些行", "Which rows"),
+    "makers.rows.hint": ("例如 1-20, 35；不填为全部", "such as 1-20, 35; empty for all"),
+    "makers.each": ("每行几种问法", "Wordings a row"),
+    "makers.start": ("开始改写", "Reword"),
+    "makers.stop": ("停止", "Stop"),
+    "makers.stopping": ("正在停止…", "Stopping…"),
+    "makers.chosen": ("将改写 {count} 行", "{count} to reword"),
+    "makers.left_out": (
+        "。另有 {count} 行没有问题或问题太长，不改写",
+        ". Left out, as they have no question or too long a one: {count}",
+    ),
+    "makers.model": (
+        "由基座模型 {model} 换问法，回答一字不改。",
+        "The base model {model} rewords the questions; answers stay word for word.",
+    ),
+    "makers.weak": (
+        "口袋模型太小，不会改写：实测 180 种里能用的一种也没有。请先在训练页换一个大些的基座，或用“从身份卡”。",
+        "The pocket model is too small for this: of 180 wordings, none was usable when measured. "
+        "Choose a larger base on the Train tab first, or make rows from the identity card.",
+    ),
+    "makers.preparing": ("正在准备模型…", "Getting the model ready…"),
+    "makers.turns": ("正在训练，和训练轮流进行…", "A run is training; taking turns with it…"),
+    "makers.working": ("已改写 {done} / {total} 行，可用 {kept} 种", "{done} of {total} rows, {kept} usable"),
+    "makers.done": ("改写了 {done} 行，得到 {kept} 种可用的问法。", "{done} rows reworded: {kept} usable wordings."),
+    "makers.stopped": (
+        "已停止：改写了 {done} / {total} 行，得到 {kept} 种可用的问法。",
+        "Stopped after {done} of {total} rows: {kept} usable wordings.",
+    ),
+    "makers.dropped": ("没有用的 {count} 种：{reasons}", "{count} left out: {reasons}"),
+    "makers.reason": ("{why} {count} 种", "{why} ({count})"),
+    "makers.from": ("第 {row} 行：{question}", "Row {row}: {question}"),
+    "makers.failed": ("没有成功，请检查程序是否还在运行。", "That did not work. Is the program still running?"),
+    "makers.history.card": ("造行：从身份卡造了 {count} 行", "Row maker: {count} rows from the identity card"),
+    "makers.history.model": ("造行：改写得到 {count} 行", "Row maker: {count} reworded rows"),
+}
