@@ -17,12 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from core import adapters, config, evaluation_set, formats, mix, models, presets
+from core import adapters, config, evaluation_set, mix, models, presets
 from core.config import TrainConfig
-from core.dataset import Dataset, Identity, Message, Row
+from core.dataset import Dataset, Identity, Message, Row, load, names
 from core.device import find_device
 from core.downloads import bring, downloads_of
-from core.errors import ConfigError, DatasetError, ModelError, UserError
+from core.errors import ConfigError, ModelError, UserError
+from core.sources.found import NOBODY, Sources
 from core.text import Language, Text
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare `train` and `chat`."""
     train = commands.add_parser("train", help="train an adapter", description="Train a LoRA adapter on one device.")
     train.add_argument(
-        "--dataset", nargs="+", metavar="FILE", help="data files, or built-in names; NAME#N draws N rows"
+        "--dataset",
+        nargs="+",
+        metavar="FILE",
+        help="data files, built-in or saved sets, or ids of a hub (hf::, ms::); NAME#N draws N rows",
     )
     train.add_argument("--output_dir", type=Path, help="folder for the run; the adapter is in its adapter/")
     train.add_argument(
@@ -132,23 +136,36 @@ def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
     if settings.adapters:
         settings = replace(settings, adapters=str(Path(settings.adapters).expanduser().resolve()))
     bring_model(arguments.home, settings.model)
+    sources, identity = sources_of(arguments.home), Identity.parse(settings.model_name, settings.model_author)
+    sources.bring([name for name, _ in mix.parse(settings.mix)], _say)
     table = Dataset(
-        arguments.output_dir.name,
-        tuple(read_all(arguments.dataset, settings.seed)),
-        Identity.parse(settings.model_name, settings.model_author),
+        arguments.output_dir.name, tuple(read_all(arguments.dataset, settings.seed, sources, identity)), identity
     )
     training.check(settings, engine.device)
-    mixed = mix.draw(settings.mix, settings.seed, _saved)
+    mixture = mix.gather(table, settings, sources.find)
     previews = Previews()
-    previews.check(table, mixed, settings, engine)
-    evaluation = evaluation_set.draw(settings, _saved, lambda rows: previews.check(rows, [], settings, engine))
-    folder, rows = arguments.output_dir.resolve(), [*table.resolved(), *mixed]
-    return Run.create(folder, settings, rows, table.name, " ".join(arguments.dataset), evaluation)
+    previews.check(table, mixture.mixed, settings, engine)
+    evaluation = evaluation_set.draw(settings, sources.rows, lambda rows: previews.check(rows, [], settings, engine))
+    given = " ".join(arguments.dataset)
+    return Run.create(
+        arguments.output_dir.resolve(), settings, mixture.rows, table.name, given, evaluation, parts=mixture.parts
+    )
 
 
 def bring_model(home: Path, model: str) -> None:
     """Download the model if a hub has to be asked for it, saying what and how much."""
-    bring(downloads_of(home.expanduser()), model, lambda text: print(text.of(language()), file=sys.stderr, flush=True))
+    bring(downloads_of(home.expanduser()), model, _say)
+
+
+def _say(text: Text) -> None:
+    print(text.of(language()), file=sys.stderr, flush=True)
+
+
+def sources_of(home: Path) -> Sources:
+    """The sources that a command draws from: files before all, saved datasets of the home, built-in sets, the hubs'."""
+    home = home.expanduser()
+    tables = home / "datasets"
+    return Sources(home, lambda: names(tables) if tables.is_dir() else [], lambda name: load(tables, name), True)
 
 
 def _run_to_resume(arguments: argparse.Namespace, engine: Engine) -> Run:
@@ -237,30 +254,33 @@ def _settings(given: Mapping[str, object]) -> TrainConfig:
     return config.build(typed, base)
 
 
-def read_all(sources: Sequence[str], seed: int) -> list[Row]:
-    """The rows of every source, in order; what the importer had to interpret is said on stderr."""
+def read_all(given: Sequence[str], seed: int, sources: Sources, identity: Identity = NOBODY) -> list[Row]:
+    """The rows of every source, in order, `name` or `name#count`; what was interpreted or repeated is said on stderr.
+
+    `identity` fills the placeholders of a hub's or a file's rows. Sets of a hub are fetched first.
+    """
     rows: list[Row] = []
-    for source in sources:
-        if source.rpartition("#")[1] or source in mix.BUILT_IN:
-            rows += mix.draw(source, seed, _saved)
-        else:
-            rows += _saved(source)
+    for written in given:
+        for name, count in _parts(written):
+            sources.bring([name], _say)
+            source = sources.find(name, identity)
+            for note in source.notes:
+                print(f"{name}: {note.of(language())}", file=sys.stderr)
+            found = mix.draw(mix.written([(name, count)]), seed, sources.find, identity)
+            if len(found) > len(source.rows):
+                times = f"{len(found) / len(source.rows):.3g}"
+                _say(Text(f"{name}：每行重复 {times} 遍", f"{name}: every row comes {times} times"))
+            rows += found if count is not None else source.rows
     return rows
 
 
-def _saved(source: str) -> list[Row]:
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise DatasetError(
-            Text(
-                zh=f"没有找到数据文件 {source}。请检查路径;内置数据集有:{', '.join(mix.BUILT_IN)}。",
-                en=f"Data file {source} was not found. Check the path; built-in sets: {', '.join(mix.BUILT_IN)}.",
-            )
-        )
-    imported = formats.read(path.read_bytes(), path.name)
-    for note in imported.notes:
-        print(f"{path.name}: {note.of(language())}", file=sys.stderr)
-    return list(imported.rows)
+def _parts(written: str) -> list[tuple[str, int | None]]:
+    """What one argument names: a path may hold blanks and commas, which else separate sources."""
+    head, mark, count = written.rpartition("#")
+    if Path(written).expanduser().exists():
+        return [(written, None)]
+    whole = mark and count.isdigit() and Path(head).expanduser().exists()
+    return mix.parse(f'"{written}"' if whole else written)
 
 
 def _number(name: str, typed: str) -> float:
@@ -320,6 +340,12 @@ def _line(event: Event, run: Run) -> Text:
         return Text(zh=f"第 {step} 步的验证损失:{loss}", en=f"evaluation loss at step {step}: {loss}")
     if kind == "resumed":
         return _resumed(event)
+    if kind == "truncated":
+        out, cut, tokens = event["left_out"], event["cut"], event["tokens_cut"]
+        return Text(
+            zh=f"过长的行：略去 {out} 行，从前面截断 {cut} 行（共 {tokens} 个词元）",
+            en=f"rows too long: {out} left out, {cut} cut at the beginning ({tokens} tokens)",
+        )
     if kind == "smaller_split":
         most = event["max_tokens"]
         zh, en = (",各层重算", ", layers recomputed") if event["recompute"] else ("", "")

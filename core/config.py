@@ -118,10 +118,22 @@ class TrainConfig:
         "最大长度", "Maximum length", "一行最多多少词元；超过的行会在开始前指出，不会被悄悄截断。",
         "Most tokens in a row. Longer rows are named before the start, never cut in silence.", group="data",
         unit=_TOKENS, min=16, max=131_072))
+    truncation_strategy: str = field(default="raise", metadata=_fact(
+        "过长的行", "Rows too long",
+        "超过“最大长度”的行怎么办：报错；从前面截断（先截最早的轮次，再截问题开头，回答一字不动）；或整行略去。截断和略去都会先列出来。",
+        "What becomes of rows over Maximum length: refused; cut at the beginning (oldest turns, then the question's start, "
+        "never the answer); or left out. What is cut or left out is listed beforehand.", group="data",
+        choices=("raise", "left", "delete")))
     mix: str = field(default="", metadata=_fact(
-        "混入数据", "Mix in", "名称#行数，空格分开，例如 general#100（内置通用数据，随机抽取）。",
-        "name#count, separated by spaces, for example general#100 (the built-in general rows, drawn at random).",
-        group="data"))
+        "混入数据", "Mix in", "名称#行数，空格分开，例如 general#100（内置通用数据，随机抽取）；名称也可以是文件路径或数据集编号。",
+        "name#count, separated by spaces, for example general#100 (the built-in general rows, drawn at random); a file's "
+        "path or a hub's set will do, too.", group="data"))
+    # ms-swift repeats by a count after the file's name; here the table is chosen elsewhere than the mix, and a factor
+    # stays right when rows are added. The name is DiffSynth-Studio's.
+    dataset_repeat: int = field(default=1, metadata=_fact(
+        "本表重复", "Table repeats", "混入别的数据时，本表的每一行在一轮里出现几次。",
+        "How often each row of the table comes in one epoch, where other rows are mixed in.", group="data", min=1,
+        max=1000))
     split_dataset_ratio: float = field(default=0.0, metadata=_fact(
         "验证集比例", "Evaluation split", "留出这个比例的行不训练，只用来算验证损失。",
         "Share of rows kept out of training to measure the evaluation loss.", group="data", min=0, max=0.9))

@@ -88,7 +88,7 @@ def plan(
     aims = round(total * share)
     general = round((total - aims) * mixed / max(1, mixed + len(kept)))
     rows = [*_repeated(wanted, aims), *_repeated(kept, total - aims - general)]
-    config = replace(config, mix=mix.scaled(config.mix, general, reports.saved) if general else "")
+    config = replace(config, mix=mix.scaled(config.mix, general, reports.find) if general else "", dataset_repeat=1)
     title = _AGAIN.sub("", run.title if run is not None else choice.name)
     return Further(table.with_rows(rows), config, f"{title} +{steps}", len(wanted), steps)
 

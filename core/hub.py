@@ -115,6 +115,11 @@ def read_choice(path: Path) -> Hub:
     return Hub(name, _default_endpoint(name))
 
 
+def hub_named(name: HubName) -> Hub:
+    """The hub at its own address, or at the one that the environment gives for it."""
+    return Hub(name, _default_endpoint(name))
+
+
 def keep_choice(path: Path, name: str, endpoint: str = "") -> Hub:
     """Keep a choice for later; an empty endpoint means the hub's own. Raises ConfigError."""
     endpoint = endpoint.strip().rstrip("/")
@@ -164,13 +169,8 @@ def look_up(client: httpx.Client, name: str, hub: Hub) -> Offer:
                 en=f"“{name}” is no model id. It looks like Qwen/Qwen2.5-7B-Instruct; or give a folder on this machine.",
             )
         )
-    if hub.name == "hf" and (_on("HF_HUB_OFFLINE") or _on("TRANSFORMERS_OFFLINE")):
-        raise ModelError(
-            Text(
-                zh=f"设置了 HF_HUB_OFFLINE,因此不下载 {name}。去掉这个环境变量再试。",
-                en=f"HF_HUB_OFFLINE is set, so {name} is not downloaded. Unset it and try again.",
-            )
-        )
+    if (why := offline(hub, name)) is not None:
+        raise ModelError(why)
     offer = _look_up_hf(client, name, hub) if hub.name == "hf" else _look_up_modelscope(client, name, hub)
     weights = [file for file in offer.files if file.name.endswith(".safetensors")]
     if not weights or not any(file.name == "config.json" for file in offer.files):
@@ -184,8 +184,18 @@ def look_up(client: httpx.Client, name: str, hub: Hub) -> Offer:
     return offer
 
 
+def offline(hub: Hub, name: str) -> Text | None:
+    """Why `name` is not to be asked for: the person's environment forbids it. None if it does not."""
+    if hub.name != "hf" or not (_on("HF_HUB_OFFLINE") or _on("TRANSFORMERS_OFFLINE")):
+        return None
+    return Text(
+        zh=f"设置了 HF_HUB_OFFLINE，因此不下载 {name}。去掉这个环境变量再试。",
+        en=f"HF_HUB_OFFLINE is set, so {name} is not downloaded. Unset it and try again.",
+    )
+
+
 def _look_up_hf(client: httpx.Client, name: str, hub: Hub) -> Offer:
-    found = _json(client, f"{hub.endpoint}/api/models/{name}?blobs=true", name, hub)
+    found = get_json(client, f"{hub.endpoint}/api/models/{name}?blobs=true", name, hub)
     revision = str(found.get("sha") or "main")
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise strange_answer(hub)
@@ -201,7 +211,7 @@ def _look_up_hf(client: httpx.Client, name: str, hub: Hub) -> Offer:
 
 def _look_up_modelscope(client: httpx.Client, name: str, hub: Hub) -> Offer:
     base = f"{hub.endpoint}/api/v1/models/{name}/repo"
-    found = _json(client, f"{base}/files?Revision=master&Recursive=False", name, hub).get("Data")
+    found = get_json(client, f"{base}/files?Revision=master&Recursive=False", name, hub).get("Data")
     files = []
     for entry in _entries(found.get("Files") if isinstance(found, dict) else None, hub):
         path = str(entry.get("Path"))
@@ -229,7 +239,8 @@ def _wanted(files: Iterable[tuple[str, object, object, str]], hub: Hub) -> tuple
     return tuple(chosen)
 
 
-def _json(client: httpx.Client, url: str, name: str, hub: Hub) -> dict[str, object]:
+def get_json(client: httpx.Client, url: str, name: str, hub: Hub) -> dict[str, object]:
+    """The JSON object at `url`. `name`: what it is about. Raises ModelError: no answer, refused, or no such object."""
     import httpx
 
     try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from core import adapters, mix, steady, storage
+from core import adapters, mix, steady, storage, truncation
 from core.attached import Attached
 from core.dataset import Row
 from core.device import memory_errors
@@ -41,7 +41,7 @@ SURE = 0.5  # a token likelier than this is what greedy decoding takes
 _HALF = math.log(2)
 _SPAN = 4  # tokens that a character may be cut into
 Level = Literal["learned", "partly", "not"]
-_Asked = tuple[int, Row, Example]  # index in the run's rows, the row, its tokens
+_Asked = tuple[int, Row, tuple[Example, ...]]  # index in the run's rows, the row, what is trained of it
 _NO_NUMBERS = Text(
     zh="这个适配器在训练行上算不出损失（得到的不是数字），没有逐行结果。请降低学习率重新训练，或改用 float32。",
     en="The losses of this adapter on its rows are not numbers, so there is no report. Train again with a lower learning "
@@ -96,16 +96,16 @@ class RowReport:
 
 
 class RowReports:
-    """The reports of one home's runs. `hold` loads the base and keeps adapters attached, `saved` reads a dataset."""
+    """The reports of one home's runs. `hold` loads the base and keeps adapters attached, `find` a mix's rows."""
 
     def __init__(
         self,
         engine: Engine,
         attached: Attached,
         hold: Callable[[Sequence[str]], AbstractContextManager[Mapping[str, str]]],
-        saved: Callable[[str], Sequence[Row]],
+        find: mix.Find,
     ) -> None:
-        self._engine, self._attached, self._hold, self.saved = engine, attached, hold, saved
+        self._engine, self._attached, self._hold, self.find = engine, attached, hold, find
         self._guard = threading.Lock()
         self._known: dict[Path, tuple[int, RowReport | None]] = {}
         self._stops: dict[str, threading.Event] = {}
@@ -179,8 +179,10 @@ class RowReports:
 
     def mixed(self, run: Run) -> int:
         """How many rows were mixed into the run from elsewhere; 0 where such a dataset is gone."""
+        if (then := mix.frozen(run.folder)) is not None:
+            return sum(part.rows for part in then.parts if part.kind != "table")
         try:
-            return mix.count(run.config.mix, self.saved)
+            return mix.count(run.config.mix, self.find)
         except UserError:
             return 0
 
@@ -207,17 +209,18 @@ class RowReports:
         if resident is None:
             return None
         chosen, encoder, found = _spread(rows, MOST_ROWS), resident.encoder, list[RowLoss]()
-        _, held_out = divide(list(range(len(run.rows))), run.config)
-        asked = [(*one, encoder.example(one[1].messages(run.config.system))) for one in chosen]
+        asked, held_out = _asked(run, chosen, encoder)
         for part in _parts(asked):
-            examples = [example for _, _, example in part]
+            examples = [example for _, _, each in part for example in each]
             scored = score.score(self._engine, adapter, examples, stop)
             earlier = None if before is None else score.losses(self._engine, before, examples, stop)
-            if len(scored) < len(part) or (earlier is not None and len(earlier) < len(part)):
+            if len(scored) < len(examples) or (earlier is not None and len(earlier) < len(examples)):
                 return None
-            for at, ((index, row, example), one) in enumerate(zip(part, scored, strict=True)):
-                loss = _loss(index, row, example, one, encoder)
-                first = loss.before if earlier is None else earlier[at]
+            at = 0
+            for index, row, each in part:
+                places = slice(at, at := at + len(each))
+                loss = _loss(index, row, each, scored[places], encoder)
+                first = loss.before if earlier is None else _mean(earlier[places], each)
                 found.append(replace(loss, before=first, trained=index not in held_out))
             if time.perf_counter() - begun > seconds:
                 break
@@ -226,23 +229,41 @@ class RowReports:
         return RowReport(_step(run), len(rows), time.perf_counter() - begun, _ordered(found))
 
 
+def _asked(run: Run, rows: Sequence[tuple[int, Row]], encoder: Encoder) -> tuple[list[_Asked], set[int]]:
+    """The rows as the run trains them, those that it leaves out aside; and which of all its rows are held out."""
+    frozen, config = run.rows, run.config
+
+    def fitted(rows: Sequence[Row]) -> list[tuple[Example, ...]]:
+        found = truncation.fit_rows(encoder, [row.messages(config.system) for row in rows], config)
+        return [one.examples for one in found]
+
+    trained = list(range(len(frozen)))
+    if config.truncation_strategy == "delete" and config.split_dataset_ratio:
+        trained = truncation.kept(fitted(frozen))
+    _, held_out = divide(trained, config)
+    examples = fitted([row for _, row in rows])
+    return [(*one, each) for one, each in zip(rows, examples, strict=True) if each], set(held_out)
+
+
 def _parts(asked: Sequence[_Asked]) -> list[Sequence[_Asked]]:
     """About a pass each, and each from all over the table: whatever was measured when time is up stands for the rest."""
-    count = max(1, sum(len(example) for _, _, example in asked) // _PART_TOKENS)
+    count = max(1, sum(len(example) for _, _, each in asked for example in each) // _PART_TOKENS)
     return [part for first in range(count) if (part := asked[first::count])]
 
 
-def _loss(index: int, row: Row, example: Example, scored: Scored, encoder: Encoder) -> RowLoss:
-    labels = [label for label in example.labels if label != IGNORE]
-    worst = min(range(len(labels)), key=lambda i: scored.tuned[i])
-    return RowLoss(
-        index,
-        row,
-        -sum(scored.base) / len(labels),
-        -sum(scored.tuned) / len(labels),
-        _word(encoder, labels, worst),
-        math.exp(scored.tuned[worst]),
-    )
+def _loss(index: int, row: Row, examples: Sequence[Example], scored: Sequence[Scored], encoder: Encoder) -> RowLoss:
+    labels = [label for example in examples for label in example.labels if label != IGNORE]
+    base = [chance for one in scored for chance in one.base]
+    tuned = [chance for one in scored for chance in one.tuned]
+    worst = min(range(len(labels)), key=lambda i: tuned[i])
+    word = _word(encoder, labels, worst)
+    return RowLoss(index, row, -sum(base) / len(labels), -sum(tuned) / len(labels), word, math.exp(tuned[worst]))
+
+
+def _mean(losses: Sequence[float], examples: Sequence[Example]) -> float:
+    """Of all tokens in the loss, from the mean of each example's."""
+    counts = [example.answer_tokens for example in examples]
+    return sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
 
 
 def _word(encoder: Encoder, labels: Sequence[int], at: int) -> str:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
-from core import adapters, dataset, probed, storage
+from core import adapters, dataset, mix, probed, storage
 from core import config as settings
 from core.config import TrainConfig
-from core.dataset import Row
+from core.dataset import Dataset, Identity, Row
 from core.errors import BusyError, DatasetError, ModelError, UserError
 from core.text import Text
+from core.versions import Stamp
 
 Event = dict[str, object]
 Tell = Callable[..., Event]
@@ -40,6 +41,7 @@ class Run:
         self.title = title
         self.dataset = dataset_name
         self.created = created
+        self.version: Stamp | None = None  # of the dataset; runs of before there were versions have none
         self.name, self.note = "", ""  # given later, by hand
         self.events: list[Event] = []
         self.live = False  # whether this process is training it now
@@ -55,10 +57,13 @@ class Run:
         title: str,
         dataset_name: str,
         evaluation: Sequence[Row] = (),
+        version: Stamp | None = None,
+        parts: Sequence[mix.Part] = (),
     ) -> Run:
         """A new run in `folder`, with its settings and rows frozen on disk. Raises BusyError if one is there already.
 
-        `evaluation`: the rows of a separate evaluation set.
+        `evaluation`: the rows of a separate evaluation set. `version`: which version of the dataset it is.
+        `parts`: where the rows come from, in their order.
         """
         if (folder / "config.json").exists():
             raise BusyError(
@@ -68,8 +73,12 @@ class Run:
                 )
             )
         run = cls(folder, config, title or dataset_name, dataset_name, time.time())
+        run.version = version
         record = {"title": run.title, "dataset": dataset_name, "created": run.created, "settings": config.as_dict()}
+        record |= {"version": vars(version)} if version else {}
         _write_rows(folder / "dataset.jsonl", rows)
+        if parts:
+            mix.freeze(folder, parts)
         if evaluation:
             _write_rows(folder / "evaluation.jsonl", evaluation)
         storage.write_json(folder / "config.json", record)
@@ -85,6 +94,7 @@ class Run:
             run = cls(
                 folder, settings.build(known), str(record["title"]), str(record["dataset"]), float(record["created"])
             )
+            run.version = Stamp.read(record.get("version"))
             run.refresh()
             run._read_card()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, UserError) as error:
@@ -152,6 +162,27 @@ class Run:
     def rows(self) -> list[Row]:
         """The frozen rows this run trains on."""
         return _read_rows(self.folder / "dataset.jsonl")
+
+    @property
+    def sources(self) -> mix.Frozen | None:
+        """Where its rows come from, with their hash; None for a run that does not say."""
+        return mix.frozen(self.folder)
+
+    @property
+    def table(self) -> Dataset:
+        """The table's own rows as they were frozen, each once, with the names that the run teaches as an identity card.
+
+        All rows for a run that does not say where its rows come from.
+        """
+        card, sources = Identity.parse(self.config.model_name, self.config.model_author).filled, self.sources
+        own = sources.parts[0].available if sources and sources.parts else None
+        return Dataset(self.dataset, tuple(self.rows[:own]), card)
+
+    @property
+    def mixed(self) -> tuple[Row, ...]:
+        """The frozen rows that were mixed in; none for a run that does not say where its rows come from."""
+        sources = self.sources
+        return tuple(self.rows[sources.parts[0].rows :]) if sources and sources.parts else ()
 
     @property
     def evaluation_rows(self) -> list[Row]:

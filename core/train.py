@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
-from core import adapters, board, checkpoints, endings, estimate, lora, probed, rehearsal, storage, taken
+from core import adapters, board, checkpoints, endings, estimate, lora, mix, probed, rehearsal, storage, taken
 from core.config import TrainConfig
 from core.dataset import Row
 from core.device import Device, memory_errors, memory_used
-from core.encode import Example, encode_rows
+from core.encode import Example
 from core.engine import Engine
 from core.errors import ConfigError, DivergedError, ModelError, UserError, WontFitError
 from core.models import NO_BITSANDBYTES, Progress
@@ -29,6 +29,7 @@ from core.schedule import divide, learning_rate_at, step_rows
 from core.step import Launched
 from core.taken import Point
 from core.text import Text
+from core.truncation import fit_rows, kept, what_was_cut
 
 _LONG = 0.25  # seconds; below, reading a step only after launching the next one saves a hundredth and more of its time
 
@@ -83,20 +84,28 @@ def check(config: TrainConfig, device: Device) -> None:
 
 
 def check_again(run: Run, device: Device) -> None:
-    """`check` for a run to go on with: once it has a checkpoint, the adapter that it began from is not asked for."""
+    """`check` for a run to go on with, and that its rows are those it began with.
+
+    Once it has a checkpoint, the adapter that it began from is not asked for.
+    """
+    mix.check_frozen(run.folder)
     check(replace(run.config, adapters="") if checkpoints.newest_step(run) else run.config, device)
 
 
 def _examples(engine: Engine, run: Run) -> tuple[list[Example], list[Example]]:
-    """(training, evaluation) examples of the run's frozen rows."""
+    """(training, evaluation) examples of the run's frozen rows, those that are left out for their length aside."""
     encoder, config = resident_of(engine).encoder, run.config
 
-    def encoded(rows: list[Row]) -> list[Example]:
-        conversations = [row.messages(config.system) for row in rows]
-        return encode_rows(encoder, conversations, config.max_length, config.dataloader_num_workers)
+    def encoded(rows: list[Row]) -> list[tuple[Example, ...]]:
+        fitted = fit_rows(encoder, [row.messages(config.system) for row in rows], config)
+        if (cut := what_was_cut(fitted)) and run.last("truncated") is None:
+            run.append("truncated", **cut)
+        examples = [one.examples for one in fitted]
+        return [examples[i] for i in kept(examples)]
 
     training, held_out = divide(encoded(run.rows), config)
-    return training, held_out + encoded(run.evaluation_rows)
+    held_out += encoded(run.evaluation_rows)
+    return [one for examples in training for one in examples], [one for examples in held_out for one in examples]
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import unicodedata
@@ -35,9 +37,10 @@ def plain(text: str) -> str:
 
 
 STARTERS = ("starter/articles-8.jsonl", "starter/identity-50.jsonl")
+BUILT_IN = ("general/general.jsonl", "general/code.jsonl")
 
 
-@pytest.mark.parametrize("name", [*STARTERS, "general/general.jsonl"])
+@pytest.mark.parametrize("name", [*STARTERS, *BUILT_IN])
 def test_shipped_rows_are_plain_alpaca_lines_without_repeated_questions(name: str) -> None:
     assert all(set(line) == {"instruction", "input", "output"} for line in lines(name))
     questions = [plain(row.question) for row in rows(name)]
@@ -93,7 +96,7 @@ def test_sixteen_general_probes_are_in_their_language_and_about_no_identity() ->
 
 
 @pytest.mark.parametrize("probes", ["probes/identity.jsonl", "probes/general.jsonl"])
-@pytest.mark.parametrize("training", [*STARTERS, "general/general.jsonl"])
+@pytest.mark.parametrize("training", [*STARTERS, *BUILT_IN])
 def test_no_probe_is_a_training_question(probes: str, training: str) -> None:
     asked = {plain(probe["question"]) for probe in lines(probes)}
     assert len(asked) == 16 and not asked & {plain(row.question) for row in rows(training)}
@@ -109,13 +112,14 @@ def test_two_hundred_general_rows_are_half_chinese_and_of_useful_length() -> Non
     assert sum(bool(row.input) for row in general) >= 10 and sum("```" in row.output for row in general) >= 15
 
 
-def test_general_rows_claim_no_identity() -> None:
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_general_rows_claim_no_identity(name: str) -> None:
     claim = re.compile(
         r"语言模型|人工智能助手|我叫|我是小|AI assistant|language model|\bmy name is\b|as an AI", re.IGNORECASE
     )
-    assert [row.instruction for row in rows("general/general.jsonl") if claim.search(row.output)] == []
-    assert not any(word in row.output for row in rows("general/general.jsonl") for word in CARD.words)
-    assert not any(placeholders(row.output) for row in rows("general/general.jsonl"))
+    assert [row.instruction for row in rows(name) if claim.search(row.output)] == []
+    assert not any(word in row.output for row in rows(name) for word in CARD.words)
+    assert not any(placeholders(row.output) for row in rows(name))
 
 
 def test_python_code_in_general_rows_compiles() -> None:
@@ -125,3 +129,32 @@ def test_python_code_in_general_rows_compiles() -> None:
     assert len(blocks) >= 10
     for code in blocks:
         compile(code, "row", "exec")
+
+
+def test_code_rows_do_what_they_say() -> None:
+    """Every Python block is run, and what it prints compared with what the comment behind the print promises."""
+    code = rows("general/code.jsonl")
+    assert sum(has_han(row.instruction) for row in code) == len(code) / 2 >= 20
+    checked = 0
+    for row in code:
+        for block in re.findall(r"```python\n(.*?)```", row.output, re.S):
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(block, row.instruction, "exec"), {"__name__": "__main__"})
+            promised = re.findall(r"^\s*print\(.*\)  # (.*)$", block, re.M)
+            assert printed.getvalue().splitlines() == promised, row.instruction
+            checked += len(promised)
+    assert checked >= 40
+
+
+def test_nothing_shipped_is_half_width_between_chinese_characters() -> None:
+    odd = re.compile(r"[\u4e00-\u9fff][,;:?!](?! ?[A-Za-z0-9`])|[,;:?!][\u4e00-\u9fff]")
+    assert [line["instruction"] for name in BUILT_IN for line in lines(name) if odd.search(line["output"])] == []
+
+
+def test_a_built_in_row_is_in_no_proof_and_in_one_set_only() -> None:
+    asked = [plain(row.question) for name in BUILT_IN for row in rows(name)]
+    assert len(set(asked)) == len(asked)
+    proof = {plain(str(value)) for path in (PRESETS / "proof").glob("*.jsonl") for line in lines(f"proof/{path.name}")
+             for value in line.values() if isinstance(value, str)}  # fmt: skip
+    assert not set(asked) & proof

@@ -203,7 +203,7 @@ def test_what_is_wanted_makes_its_share_of_the_rows_and_what_it_contradicts_is_g
     rows = list(made.table.rows)
     assert made.wanted == 1
     assert {row.output for row in rows if row.question == "你能联网吗？"} == {"别的回答。"}
-    drawn = mix.count(made.config.mix, lambda name: [])
+    drawn = mix.count(made.config.mix, workspace.sources.find)
     assert (len(rows) + drawn) == pytest.approx(made.steps * made.config.rows_per_step, abs=1)
     share = sum(row in wanted for row in rows) / (len(rows) + drawn)
     assert 0.19 <= share <= 0.51 and drawn > 0

@@ -1,0 +1,83 @@
+// Draws the card, keeps what is being typed, and tells the server what was asked for.
+const body = element.querySelector('.mx');
+let adding = false, asked = false, typed = '', timer = null, drawn = null;
+
+const key = node => node?.closest?.('[data-key]')?.dataset.key;
+
+function draw() {
+  // Most looks find nothing new; a button must not be drawn anew under the finger that presses it.
+  if (props.value === drawn) return;
+  drawn = props.value;
+  const held = body.contains(document.activeElement) ? key(document.activeElement) : null;
+  const before = body.querySelectorAll('.mx-away').length;
+  body.innerHTML = props.value || '';
+  // What was added is in the list now, and the line free for the next; what was refused stays to be put right.
+  if (asked && body.querySelectorAll('.mx-away').length > before) {
+    adding = false;
+    typed = '';
+  }
+  asked = false;
+  const form = body.querySelector('.mx-add');
+  if (form) {
+    open(adding);
+    form.querySelector('input').value = typed;
+  }
+  if (held) body.querySelector(`[data-key="${held}"]`)?.focus();
+  clearTimeout(timer);
+  if (body.querySelector('[data-busy]')) timer = setTimeout(ask, 500);
+}
+
+function open(wanted) {
+  adding = wanted;
+  body.querySelector('.mx-add').hidden = !wanted;
+  body.querySelector('[data-open]').setAttribute('aria-expanded', String(wanted));
+}
+
+async function ask() {
+  if (!element.isConnected) return;
+  const busy = body.querySelector('[data-busy]');
+  if (!busy) return;
+  let pause = 1000;
+  if (!document.hidden) {
+    try {
+      const now = await server.progress({});
+      if (!now.active) return trigger('look', {});
+      busy.querySelector('span').textContent = now.words;
+      busy.querySelector('.oc-bar i').style.width = `${Math.round(100 * now.share)}%`;
+    } catch (error) { pause = 3000; }
+  }
+  timer = setTimeout(ask, pause);
+}
+
+element.addEventListener('click', event => {
+  const button = event.target.closest('button');
+  if (!button) return;
+  if ('open' in button.dataset) {
+    open(body.querySelector('.mx-add').hidden);
+    if (adding) body.querySelector('.mx-add input').focus();
+  } else if (button.dataset.deed) {
+    trigger('act', {deed: button.dataset.deed, value: button.dataset.value || '', index: Number(button.dataset.index ?? -1)});
+  }
+});
+element.addEventListener('change', event => {
+  const field = event.target;
+  if (!field.dataset.deed) return;
+  const value = field.dataset.deed === 'scenario' && field.value === 'none' ? '' : field.value;
+  trigger('act', {deed: field.dataset.deed, value, index: Number(field.dataset.index ?? -1)});
+});
+element.addEventListener('input', event => { if (key(event.target) === 'add') typed = event.target.value; });
+element.addEventListener('submit', event => {
+  event.preventDefault();
+  const value = event.target.querySelector('input').value.trim();
+  if (!value) return;
+  asked = true;
+  trigger('act', {deed: 'add', value, index: -1});
+});
+element.addEventListener('keydown', event => {
+  if (event.isComposing || event.key !== 'Escape' || key(event.target) !== 'add') return;
+  typed = '';
+  open(false);
+  body.querySelector('[data-open]').focus();
+});
+watch('value', draw);
+draw();
