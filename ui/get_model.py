@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import gradio as gr
+from gradio.events import Dependency
 
 from core.download import missing_bytes
 from core.downloads import downloads_of, elsewhere
@@ -37,8 +38,10 @@ class GetModel:
         """What every handler here answers for."""
         return [self.panel, self.start, self.cancel, self.timer, self.name, self.arrived]
 
-    def wire(self, demo: gr.Blocks, use: Callable[[str], list[object]], used: list[gr.components.Component]) -> None:
-        """`use(name)` chooses a model that is here and answers for the components `used`."""
+    def wire(
+        self, demo: gr.Blocks, use: Callable[[str], list[object]], used: list[gr.components.Component]
+    ) -> Dependency:
+        """`use(name)` chooses a model that is here and answers for the components `used`; the event of its arrival."""
         shown, quiet, state = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}, self.outputs
 
         def on_arrived(name: str) -> list[object]:
@@ -49,13 +52,14 @@ class GetModel:
         self.start.click(shown(self.on_start), [self.name], state, **quiet)
         self.cancel.click(shown(self.on_cancel), None, state, **quiet)
         self.timer.tick(shown(self.on_tick), None, state, **quiet)
-        self.arrived.change(shown(on_arrived), [self.arrived], used, **quiet)
+        arrival = self.arrived.change(shown(on_arrived), [self.arrived], used, **quiet)
         # Another hub brings its own address; an address is kept when it is entered.
         self.hub.input(shown(self.on_hub), [self.hub], [self.endpoint], **quiet)
         gr.on(
             [self.endpoint.submit, self.endpoint.blur], shown(self.on_hub), [self.hub, self.endpoint],
             [self.endpoint], **quiet,
         )  # fmt: skip
+        return arrival
 
     def elsewhere(self, name: str | None) -> bool:
         """Whether `name` is a hub's model that is not on this disk: to be offered, not to be refused."""

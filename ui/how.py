@@ -22,7 +22,10 @@ def draw_how(page: Page, run: Run) -> str:
     facts = _details(page, run, started, reason)
     parts = "".join(f"<dt>{safe(name)}</dt><dd>{safe(value)}</dd>" for name, value in facts)
     summary = f"<summary><b>{way}</b>{line}<i>{safe(page.t('how.more'))}</i></summary>"
-    return f'<details class="oc-how">{summary}<dl>{parts}</dl></details>'
+    command = (
+        f'<button type="button" class="oc-do" data-command-run="{safe(run.id)}">{safe(page.t("command.show"))}</button>'
+    )
+    return f'<details class="oc-how">{summary}<dl>{parts}</dl>{command}</details>'
 
 
 def peak(run: Run) -> float:
@@ -77,12 +80,36 @@ def _details(page: Page, run: Run, started: Event, reason: str | None) -> list[t
         "held": started.get("held_out"),
     }
     lines.append((t("how.rows"), t("how.rows.held" if rows["held"] else "how.rows.value", **rows)))
+    if (stamp := run.version) is not None:
+        key = "history.data.value" if stamp.version else "history.data.given"
+        said = t(key, name=run.dataset, number=stamp.version, digest=stamp.sha256[:12])
+        lines.append((t("history.data"), said))
+    lines += _sources(page, run)
+    if (cut := run.last("truncated")) is not None:
+        counts = {name: f"{cut[name]:,}" for name in ("left_out", "cut", "tokens_cut")}
+        lines.append((t("how.truncated"), t("how.truncated.value", **counts)))
     odd, values = fields.changed(config, TrainConfig()), config.as_dict()
     if said := [fields.said(page.language, name, values[name]) for name in odd if name != "adapters"]:
         lines.append((t("how.changed"), t("list.comma").join(said)))
     lines.append((t("how.model"), config.model))
     lines.append((t("how.device"), str(started.get("device", "–"))))
     return [*lines, (t("how.folder"), str(run.folder))]
+
+
+def _sources(page: Page, run: Run) -> list[tuple[str, str]]:
+    """Where the rows come from, as it was frozen: each source with what was taken of it, and the hash of them all."""
+    frozen, t, said = run.sources, page.t, []
+    if frozen is None:
+        return []
+    for part in frozen.parts:
+        values = {"name": part.name, "rows": f"{part.rows:,}", "available": f"{part.available:,}"}
+        if part.rows == part.available:
+            said.append(t("how.mix.part", **values))
+        elif part.kind == "table":
+            said.append(t("how.mix.times", times=f"{part.repeat:g}", **values))
+        else:
+            said.append(t("how.mix.of", **values))
+    return [(t("how.mix"), t("list.comma").join([*said, t("how.mix.hash", digest=frozen.sha256[:12])]))]
 
 
 def _recomputes(run: Run) -> bool | None:

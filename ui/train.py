@@ -13,6 +13,7 @@ from core.errors import BusyError, UserError
 from core.presets import Preset
 from core.workspace import Preview
 from ui import fields, findings, notify, offers, own_probes, runs, scatter
+from ui.command import Commands
 from ui.findings import FindingList
 from ui.follow import Follow
 from ui.get_model import GetModel
@@ -52,7 +53,9 @@ class TrainTab:
         t, workspace = self.page.t, self.page.workspace
         first = self._first_preset()
         with gr.Column(elem_classes="oc-card"):
-            heading(t("train.preset"))
+            with gr.Row(elem_classes="oc-head-row"):
+                heading(t("train.preset"))
+                self.commands = Commands(self.page)
             cards = [(self._card_of(preset), preset.id) for preset in workspace.presets()]
             self.preset = gr.Radio(cards, value=first.id, label=t("train.preset"), show_label=False, elem_id="preset")
             with gr.Row():
@@ -65,6 +68,7 @@ class TrainTab:
             with gr.Column(elem_classes="oc-go"):
                 self.preview = FindingList(elem_id="preview")
                 self.button = gr.Button(t("train.start"), variant="primary", elem_id="start")
+        self.commands.build()
 
     def _build_progress(self) -> None:
         t, page = self.page.t, self.page
@@ -123,11 +127,15 @@ class TrainTab:
         progress = {"outputs": self.progress, **quiet}
         loaded = dict.fromkeys([self.dataset, self.model, *self.form.all, *self.progress])
         demo.load(shown(self.on_load), None, list(loaded), **quiet)
+        mixing = [self.form.components[name] for name in ("mix", "dataset_repeat")]
         # By default a click is dropped while the one before it is under way: the form would be that of another preset.
-        self.preset.input(shown(self.on_preset), [self.preset], self.form.all, trigger_mode="always_last", **quiet)
+        self.preset.input(
+            shown(self.on_preset), [self.preset, *mixing], self.form.all, trigger_mode="always_last", **quiet
+        )
         chosen = [self.model, self.preset, *self.form.all]
         self.model.input(shown(self.on_typed_model), [self.model], [*chosen, *self.get.outputs], **quiet)
-        self.get.wire(demo, self.on_model, chosen)
+        self.arrived = self.get.wire(demo, self.on_model, chosen)
+        self.commands.wire(self)
         gr.on([field.change for field in (self.dataset, self.model, *self.form.all)], **look)
         self.preview.fix(shown(self.on_fix), None, self.form.all, **quiet)
         source = self.form.components["adapters"]
@@ -190,9 +198,14 @@ class TrainTab:
         asked = findings.wanted(event).items()
         return {self.form.components[name]: fields.shown(name, value) for name, value in asked}
 
-    def on_preset(self, preset: str) -> list[str | bool]:
-        """A preset fills the form."""
-        return fields.show(self._preset(preset).config)
+    def on_preset(self, preset: str, mix: str = "", repeat: str = "1") -> list[str | bool]:
+        """A preset fills the form; a mix that a person put together stays."""
+        chosen = self._preset(preset).config
+        known = {"", *(other.config.mix for other in self.page.workspace.presets())}
+        values = dict(zip(fields.visible_names(), fields.show(chosen), strict=True))
+        if mix not in known:
+            values |= {"mix": mix, "dataset_repeat": repeat}
+        return list(values.values())
 
     def on_model(self, name: str) -> list[object]:
         """Another base model brings its own preset; one that cannot be used leaves everything in place."""
@@ -249,6 +262,10 @@ class TrainTab:
         base = replace(self._preset(preset).config, model=model or self.page.workspace.model)
         config = fields.read(values, base)
         return replace(config, adapters=offers.folder_of(self.page, config.adapters))
+
+    def config_of(self, *settings: object) -> TrainConfig:
+        """What `settings`, the values of the components of that name, describe. Raises ConfigError."""
+        return self._config(*settings)  # type: ignore[arg-type]
 
     def _preset(self, preset: str) -> Preset:
         """The preset as it is for the chosen base model."""
