@@ -14,13 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from core import dataset, evaluation_set, mix, models, presets, status, storage, train
+from core import evaluation_set, mix, models, presets, status, storage, train
+from core.advice import Finding
 from core.attached import Attached
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
 from core.device import memory_errors
 from core.engine import Engine
 from core.errors import BusyError, DatasetError, ModelError
+from core.export.exports import Exports
 from core.generate import Column, Reply, Sampling, stream
 from core.job import Job, busy
 from core.library import AdapterChoice as AdapterChoice
@@ -30,9 +32,11 @@ from core.presets import Preset
 from core.preview import Preview, Previews
 from core.proofs import Proofs
 from core.row_report import RowReports
+from core.row_view import RowView
 from core.run import Run, new_folder
-from core.starter import starter_sets
+from core.sources.found import Sources
 from core.status import Status
+from core.tables import Tables
 from core.text import Text
 
 
@@ -42,7 +46,7 @@ class Workspace:
     def __init__(self, home: Path, engine: Engine | None = None) -> None:
         self.home = home.expanduser().resolve()
         self.engine = engine or Engine()
-        self._datasets, self._runs_folder = self.home / "datasets", self.home / "runs"
+        self._runs_folder = self.home / "runs"
         self._job = Job(self._train, self._after_failure)
         self._runs: dict[str, Run] = {}
         self._previews = Previews()
@@ -50,72 +54,44 @@ class Workspace:
         self._loading: Text | None = None
         self._model: str | None = None
         self._home_lock: IO[str] | None = None
-        for folder in (self._datasets, self._runs_folder):
-            storage.make_folder(folder)
+        storage.make_folder(self._runs_folder)
+        self.tables = Tables(self.home / "datasets", self.home / "history")
+        self.sources = Sources(self.home, self.tables.names, self.tables.get)
         self.attached = Attached(self.engine, lambda: {self.active.id} if self.active else set())
         self.library = Library(self.home / "adapters", self.runs, lambda: self.active, self.attached)
-        self.row_reports = RowReports(self.engine, self.attached, self.hold, lambda name: self.dataset(name).resolved())
+        self.row_reports = RowReports(self.engine, self.attached, self.hold, self.sources.find)
         self.proofs = Proofs(
             self.home, self.engine, self.library, self.hold, lambda asked: self.identity_words(asked)[1]
         )
-        if not self.datasets():
-            for starter in starter_sets():
-                self.save(starter)
+        self.exports = Exports(self.home, self.engine, self.library, self.proofs, self.hold)
 
     # -- datasets --
 
     def datasets(self) -> list[str]:
         """Names of the saved datasets, newest edit first."""
-        return dataset.names(self._datasets)
+        return self.tables.names()
 
     def dataset(self, name: str) -> Dataset:
         """A saved dataset. Raises DatasetError."""
-        return dataset.load(self._datasets, self._known(name))
+        return self.tables.get(name)
 
-    def save(self, edited: Dataset) -> None:
-        """Write a dataset; the old one stays if that fails."""
-        # A listed name is a file of ours, however it is spelled; only a new one is made safe.
-        name = edited.name if edited.name in self.datasets() else storage.slug(edited.name)
-        dataset.save(self._datasets, replace(edited, name=name))
+    def save(self, edited: Dataset, why: Text | None = None) -> None:
+        """Write a dataset; the old one stays if that fails. `why`: what made the change; None for typing."""
+        self.tables.save(edited, why)
 
-    def create(self, name: str, rows: Sequence[Row] = (), identity: Identity | None = None) -> Dataset:
+    def create(
+        self, name: str, rows: Sequence[Row] = (), identity: Identity | None = None, why: Text | None = None
+    ) -> Dataset:
         """A new dataset under a free name like `name`."""
-        with self._guard:
-            free = storage.unused(self._datasets, storage.slug(name), ".jsonl")
-            made = Dataset(free, tuple(rows), identity or Identity())
-            self.save(made)
-        return made
+        return self.tables.create(name, rows, identity, why)
 
     def rename(self, name: str, new: str) -> Dataset:
         """Give a dataset another name. Raises DatasetError if that is taken."""
-        with self._guard:
-            old = self.dataset(name)
-            slug = storage.slug(new)
-            if slug == old.name:
-                return old
-            if slug in self.datasets():
-                raise DatasetError(
-                    Text(zh=f"已经有名为“{slug}”的数据集。", en=f"There is a dataset named “{slug}” already.")
-                )
-            renamed = replace(old, name=slug)
-            self.save(renamed)
-            self.delete(name)
-        return renamed
+        return self.tables.rename(name, new)
 
     def delete(self, name: str) -> None:
         """Remove a dataset; runs keep their own copy of the rows. The starter sets come back when none is left."""
-        known = self._known(name)
-        for suffix in (".jsonl", ".meta.json"):
-            (self._datasets / f"{known}{suffix}").unlink(missing_ok=True)
-        if not self.datasets():
-            for starter in starter_sets():
-                self.save(starter)
-
-    def _known(self, name: str) -> str:
-        # Only names that were listed ever become paths.
-        if name not in self.datasets():
-            raise DatasetError(Text(zh=f"没有名为“{name}”的数据集。", en=f"There is no dataset named “{name}”."))
-        return name
+        self.tables.delete(name)
 
     # -- models and presets --
 
@@ -160,13 +136,23 @@ class Workspace:
     def preview(self, name: str, config: TrainConfig) -> Preview:
         """What a start with this dataset and these settings would do. Starts nothing, loads no weights."""
         table = self.dataset(name)
-        rows = [*table.resolved(), *self._mixed(config)]
+        rows = mix.gather(table, config, self.sources.find).rows
         self._evaluation(config, checked=False)  # a name that is wrong is better known now than at the start
         return self._previews.preview(table, rows, config, self.engine, self.runs())
 
-    def _mixed(self, config: TrainConfig) -> list[Row]:
-        """The resolved rows that are mixed in."""
-        return mix.draw(config.mix, config.seed, lambda source: self.dataset(source).resolved())
+    def findings(self, table: Dataset, config: TrainConfig) -> tuple[Finding, ...]:
+        """What there is to know of a table before training on it; quick for a large one, and of the table alone."""
+        own = sum(not row.is_blank for row in table.rows)
+        mixed = mix.plan(table.name, own, config, self.sources.find, table.identity)[1:]
+        return self._previews.findings(table, sum(part.rows for part in mixed), config, self.engine)
+
+    def row_view(self, row: Row, config: TrainConfig) -> RowView:
+        """What the model sees of a resolved row under these settings. Raises ModelError for a base that cannot be read."""
+        return self._previews.view(row, config, self.engine)
+
+    def control_strings(self) -> list[str]:
+        """What the chosen base model's template writes as control tokens; typed into a cell it is text."""
+        return self._previews.control_strings(self.model, self.engine)
 
     def _evaluation(self, config: TrainConfig, checked: bool) -> list[Row]:
         """The resolved rows of the separate evaluation set."""
@@ -191,7 +177,7 @@ class Workspace:
         return self._job.start(lambda: self._make_run(name, config, title))
 
     def _make_run(self, name: str | Dataset, config: TrainConfig, title: str) -> Run:
-        table = name if isinstance(name, Dataset) else self.dataset(name)
+        table, version = self.tables.frozen(name)
         card = table.identity
         if not config.model_name and not config.model_author:
             config = replace(
@@ -200,11 +186,13 @@ class Workspace:
         if config.adapters:
             config = replace(config, adapters=str(self._adapter_folder(config.adapters)))
         train.check(config, self.engine.device)
-        mixed = self._mixed(config)
-        self._previews.check(table, mixed, config, self.engine)
+        mixture = mix.gather(table, config, self.sources.find)
+        self._previews.check(table, mixture.mixed, config, self.engine)
         evaluation = self._evaluation(config, checked=True)
-        folder, rows = new_folder(self._runs_folder, title or table.name), [*table.resolved(), *mixed]
-        run = Run.create(folder, config, rows, title or table.name, table.name, evaluation)
+        folder = new_folder(self._runs_folder, title or table.name)
+        run = Run.create(
+            folder, config, mixture.rows, title or table.name, table.name, evaluation, version, mixture.parts
+        )
         self._model = config.model
         with self._guard:
             self._runs[run.id] = run
@@ -270,11 +258,11 @@ class Workspace:
             )
 
     def close(self, timeout: float | None = None) -> bool:
-        """Stop training and proofs and wait for the save; whether their threads have ended."""
+        """Stop training, proofs and exports and wait for the save; whether their threads have ended."""
         # The run is told first: a proof may be loading a base, and the run has steps to save meanwhile.
         self._job.close(0)
-        proved = self.proofs.close(timeout)
-        return self._job.close(timeout) and proved
+        ended = [self.exports.close(0), self.proofs.close(timeout), self.exports.close(timeout)][1:]
+        return self._job.close(timeout) and all(ended)
 
     # -- runs --
 

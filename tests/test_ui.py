@@ -422,31 +422,6 @@ def test_a_conflict_is_shown_whatever_was_asked_for(workspace: Workspace) -> Non
     assert workspace.dataset(name).rows[0].instruction == "theirs"
 
 
-def test_an_import_that_the_editor_could_not_hold_is_refused_before_it_is_offered(
-    workspace: Workspace, tmp_path: Path
-) -> None:
-    import json
-
-    from ui import rows
-
-    data, *_ = _tabs(workspace)
-    tables = {
-        "rows": [{"instruction": "q", "output": "a"}] * (rows.MAX_ROWS + 1),
-        "cell": [{"instruction": "q", "output": "字" * (rows.MAX_CELL_CHARACTERS + 1)}],
-        "bytes": [{"instruction": "q", "output": '"' * 250_000}] * 60,
-    }
-    for name, table in tables.items():
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(table), "utf-8")
-        shown = data.on_upload(str(path))
-        assert not shown[data.import_choice]["visible"] and shown[data.imported] is None, name
-    path.write_text('[{"instruction": "q", "output": "a"}]', "utf-8")
-    assert data.on_upload(str(path))[data.import_choice]["visible"]
-    name = workspace.create("t").name  # what fits by itself may not fit below what is there
-    shown = data.on_append(_Visit, (Row("q", "", "a"),), name, [Row("q", "", "a")] * rows.MAX_ROWS, "", "", "", "")
-    assert shown == {data.picker: name} and workspace.dataset(name).rows == ()
-
-
 def test_a_curve_read_at_once_is_smoothed_as_the_one_that_was_followed(tmp_path: Path) -> None:
     from ui.follow import Follow
     from ui.page import Page

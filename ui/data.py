@@ -1,27 +1,27 @@
-"""Tab 1, the dataset: the table, the identity card, the health check, import and export."""
+"""Tab 1, the dataset: the table, its picker, the identity card, the health check; the other cards beside them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from urllib.parse import quote
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import gradio as gr
 
-from core import formats
 from core.dataset import Dataset, Identity, Row
-from core.errors import ConfigError, DatasetError
-from ui import fields, findings, notify
-from ui.findings import FindingList
+from core.tables import OVERWRITTEN
+from core.text import Text
+from ui import fields, notify
+from ui.doctor import Doctor
+from ui.importing import Importing
+from ui.mixing import Mixing
 from ui.page import Page
-from ui.pieces import heading, icon, note
-from ui.row_editor import RowEditor, card, clean, reveal, saved_now
+from ui.pieces import heading, note
+from ui.row_editor import RowEditor, card, clean, reveal, saved_now, say_again
+from ui.row_panel import RowPanel
 from ui.rows import check_limits
 
 Shown = dict[object, object]
-# What a table can be downloaded as, and what the link says.
-KINDS = {"json": "JSON", "jsonl": "JSONL", "csv": "CSV", "messages": "messages"}
 
 
 class DataTab:
@@ -35,12 +35,11 @@ class DataTab:
         self.page = page
         self.shown = gr.Textbox(visible=False)
         self.asked = gr.Textbox(visible=False)
-        self.imported = gr.State(None)
         self._told: tuple[object, str] | None = None
         with gr.Row(elem_classes="oc-columns"):
             with gr.Column(scale=7, min_width=480, elem_classes="oc-card oc-table-card"):
                 self._build_table()
-            with gr.Column(scale=3, min_width=300):
+            with gr.Column(scale=3, min_width=300, elem_classes="oc-side"):
                 self._build_side()
 
     def _build_table(self) -> None:
@@ -50,23 +49,19 @@ class DataTab:
             self.new = gr.Button(t("data.new"), size="sm", elem_id="dataset-new", min_width=0)
             self.rename = gr.Button(t("data.rename"), size="sm", elem_id="dataset-rename", min_width=0)
             self.delete = gr.Button(t("data.delete"), size="sm", elem_id="dataset-delete", min_width=0)
+            self.past = gr.Button(t("history.open"), size="sm", elem_id="dataset-history", min_width=0)
         with gr.Row(visible=False, elem_classes="oc-banner") as self.conflict:
             gr.HTML(note(t("data.conflict")), apply_default_css=False)
             self.reload = gr.Button(t("data.conflict.reload"), size="sm", elem_id="conflict-reload", min_width=0)
             self.keep = gr.Button(t("data.conflict.keep"), size="sm", elem_id="conflict-keep", min_width=0)
-        with gr.Row(visible=False, elem_classes="oc-banner oc-info") as self.import_choice:
-            self.import_notes = gr.HTML(apply_default_css=False)
-            self.replace = gr.Button(t("import.replace"), size="sm", elem_id="import-replace", min_width=0)
-            self.append = gr.Button(
-                t("import.append"), size="sm", variant="primary", elem_id="import-append", min_width=0
-            )
-            self.cancel = gr.Button(t("import.cancel"), size="sm", elem_id="import-cancel", min_width=0)
-        self.table = RowEditor(self.page.language, elem_id="rows")
+        self.table = RowEditor(self.page.language, held=self.page.edits.held, elem_id="rows")
 
     def _build_side(self) -> None:
         t = self.page.t
         with gr.Column(elem_classes="oc-card"):
-            heading(t("identity.title"), t("identity.note"))
+            with gr.Row(elem_classes="oc-head-row"):
+                heading(t("identity.title"), t("identity.note"))
+                self.make = gr.Button(t("makers.open"), size="sm", min_width=0, elem_id="make-rows")
             with gr.Row():
                 self.name_zh = self._identity_box("name", "zh")
                 self.name_en = self._identity_box("name", "en")
@@ -74,13 +69,14 @@ class DataTab:
                 self.author_zh = self._identity_box("author", "zh")
                 self.author_en = self._identity_box("author", "en")
         with gr.Column(elem_classes="oc-card"):
-            heading(t("health.title"))
-            self.findings = FindingList(note(t("health.waiting")), elem_id="findings")
+            self.doctor = Doctor(self.page)
         with gr.Column(elem_classes="oc-card"):
-            heading(t("files.title"), t("files.note"))
-            self.upload = gr.UploadButton(t("files.import"), size="sm", elem_id="import")
-            self.exports = gr.HTML(elem_id="exports", apply_default_css=False)
+            heading(t("mix.title"), t("mix.note"))
+            self.mixing = Mixing(self.page)
+        with gr.Column(elem_classes="oc-card"):
+            self.importing = Importing(self.page)
         self.next = gr.Button(t("data.next"), variant="primary", elem_id="to-train")
+        self.row_panel = RowPanel(self.page, elem_id="row-panel")
 
     def _identity_box(self, what: str, language: str) -> gr.Textbox:
         label = {
@@ -100,28 +96,34 @@ class DataTab:
     @property
     def opened(self) -> list[gr.components.Component | gr.Row]:
         """What changes when a table is opened."""
-        return [self.picker, self.shown, self.table, *self.identity, self.exports, self.conflict, self.import_choice]
+        return [self.picker, self.shown, self.table, *self.identity, self.importing.exports, self.conflict]
 
     @property
     def held(self) -> list[gr.components.Component]:
-        """The table as the browser has it, in the order of `_dataset`."""
+        """The table as the browser has it, in the order of `table_of`."""
         return [self.shown, self.table, *self.identity]
+
+    @property
+    def saved(self) -> list[gr.components.Component | gr.Row]:
+        """What changes when the table was stored."""
+        return [self.table, self.conflict]
 
     def wire(self, demo: gr.Blocks, form: fields.Form) -> None:
         """Connect the tab; the health check reads the training form, whose limits it checks against."""
         safe_call, held = self.page.shown, self.held
-        check = {"fn": safe_call(self.on_check), "inputs": [self.shown, *form.all], "outputs": [self.findings],
-                 "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}  # fmt: skip
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         opens = {"outputs": self.opened, **quiet}
 
-        self.check, found = check, safe_call(self.on_found)
-        self.findings.row(found, [self.shown], [self.table], **quiet)
-        demo.load(safe_call(self.on_load), None, **opens).then(**check)
+        self.doctor.wire(self, form)
+        self.check = check = self.mixing.beside(self.doctor.check)
+        self.mixing.wire(self.shown, form)
+        opened = demo.load(safe_call(self.on_load), None, **opens)
+        opened.then(**self.mixing.look)
+        opened.then(**check)
         self.picker.input(safe_call(self.on_pick), [self.picker, *held], **opens).then(**check)
         # Not the boxes' `input`: gradio leaves it out for text that was pasted with the mouse or filled in by the browser.
         edits = [self.table.input, *(box.change for box in self.identity)]
-        saved = [self.table, self.conflict]
+        saved = self.saved
         gr.on(edits, safe_call(self.on_edit), held, saved, trigger_mode="always_last", **quiet).then(**check)
 
         asks = (
@@ -136,11 +138,8 @@ class DataTab:
         self.reload.click(safe_call(self.on_reload), [self.shown], **opens).then(**check)
         self.keep.click(safe_call(self.on_keep), held, saved, **quiet).then(**check)
 
-        offer = [self.import_choice, self.import_notes, self.imported]
-        self.upload.upload(safe_call(self.on_upload), [self.upload], offer, **quiet)
-        self.cancel.click(self.on_cancel, None, offer, **quiet)
-        for button, handler in ((self.replace, self.on_replace), (self.append, self.on_append)):
-            button.click(safe_call(handler), [self.imported, *held], **opens).then(**check)
+        self.importing.wire(self)
+        self.row_panel.wire(demo, self, form)
 
     # Opening
 
@@ -153,7 +152,7 @@ class DataTab:
 
     def on_pick(self, request: gr.Request, name: str, *held: object) -> Shown:
         """Another table was chosen; what was typed in this one is kept."""
-        dataset = _dataset(held)
+        dataset = table_of(held)
         if not self._may_leave(request, dataset):
             return self._conflict(dataset.name)
         with notify.told(self.page.language):
@@ -162,7 +161,7 @@ class DataTab:
 
     def on_new(self, request: gr.Request, typed: str | None, *held: object) -> Shown:
         """An empty table with the typed name and this table's identity."""
-        dataset = _dataset(held)
+        dataset = table_of(held)
         if not (typed or "").strip():
             return {self.picker: dataset.name}
         if not self._may_leave(request, dataset):
@@ -173,7 +172,7 @@ class DataTab:
 
     def on_rename(self, request: gr.Request, typed: str | None, *held: object) -> Shown:
         """The shown table gets another name."""
-        dataset = _dataset(held)
+        dataset = table_of(held)
         wanted = (typed or "").strip()
         if wanted in ("", dataset.name):
             return {self.picker: dataset.name}
@@ -233,34 +232,70 @@ class DataTab:
             self.shown: name,
             self.table: gr.update(value=dataset.rows, identity=card(dataset.identity), dataset=name, saved=""),
             **dict(zip(self.identity, card(dataset.identity).values(), strict=True)),
-            self.exports: self._export_links(name),
+            self.importing.exports: self.importing.links(name),
             self.conflict: gr.update(visible=False),
-            self.import_choice: gr.update(visible=False),
         }
 
     def _create(self) -> str:
         return self.page.workspace.create(self.page.t("data.untitled")).name
 
-    def _export_links(self, name: str) -> str:
-        path = quote(name, safe="")
-        links = (
-            f'<a href="/export/dataset/{path}.{kind}" download>{icon("download")}{label}</a>'
-            for kind, label in KINDS.items()
-        )
-        return f'<div class="oc-links"><span>{self.page.t("files.export")}</span>{"".join(links)}</div>'
-
-    def on_found(self, event: gr.EventData, shown: str) -> Shown:
-        """Show a row of the table that is open."""
-        return {self.table: gr.update(reveal=reveal(shown, findings.row_of(event)))}
-
     def show_row(self, request: gr.Request, name: str, row: int, *held: object) -> Shown:
         """Open a table at one of its rows; what was typed in the shown one is kept."""
-        dataset = _dataset(held)
+        dataset = table_of(held)
         if not self._may_leave(request, dataset):
             return self._conflict(dataset.name)
         shown = {} if name == dataset.name else self._open(name, request)
         update = shown.get(self.table, gr.update())
         return {**shown, self.table: {**update, "reveal": reveal(name, row)}}
+
+    def put_rows(self, request: gr.Request, rows_after: Sequence[Row], why: Text, *held: object) -> Shown:
+        """Make the shown table hold `rows_after` and store it, as one change that a person can undo in the table.
+
+        `why` names the change in the table's history. `held` is what the event's inputs gave for `held`; the event's
+        outputs are `opened`. Raises DatasetError, and changes nothing, for more rows than a table may have. Where
+        another page changed the table meanwhile, nothing is changed either, and the banner asks which one counts.
+        """
+        return self.put_table(request, table_of(held).with_rows(rows_after), why, *held)
+
+    def put_table(self, request: gr.Request, after: Dataset, why: Text, *held: object) -> Shown:
+        """As `put_rows`: rows and identity card of `after`; its name does not count."""
+        dataset = table_of(held)
+        if not self._listed(dataset.name):
+            return self._open(dataset.name, request)
+        check_limits(after.rows)
+        if not self.page.edits.save(request.session_hash, dataset):  # what was typed last is a step of its own
+            return self._conflict(dataset.name)
+        self.page.edits.save(request.session_hash, replace(after, name=dataset.name), why=why)
+        cells, now = card(after.identity), saved_now()
+        return {
+            self.table: gr.update(value=after.rows, identity=cells, dataset=dataset.name, saved=now),
+            **dict(zip(self.identity, cells.values(), strict=True)),
+            self.conflict: gr.update(visible=False),
+        }
+
+    def leave_for(self, request: gr.Request, name: Callable[[], str], *held: object) -> Shown:
+        """Open the table that `name` gives; what was typed in the shown one is kept."""
+        dataset = table_of(held)
+        if not self._may_leave(request, dataset):
+            return self._conflict(dataset.name)
+        return self._open(name(), request)
+
+    def put_below(self, request: gr.Request, rows: Sequence[Row], why: Text, *held: object) -> Shown:
+        """As `put_rows`: `rows` below what was written in the shown table."""
+        dataset = table_of(held)
+        above = [row for row in dataset.rows if not row.is_blank]
+        shown = self.put_rows(request, [*above, *rows], why, *held)
+        if self.shown in shown or self.table not in shown or not rows:
+            return shown  # another table was opened, or none changed
+        return {**shown, self.table: {**shown[self.table], "reveal": reveal(dataset.name, len(above))}}
+
+    def put_new(self, request: gr.Request, name: str, rows: Sequence[Row], why: Text, *held: object) -> Shown:
+        """As `put_rows`: open a new table of `rows` under a free name like `name`, with this table's identity."""
+        dataset = table_of(held)
+        check_limits(rows)
+        if not self._may_leave(request, dataset):
+            return self._conflict(dataset.name)
+        return self._open(self.page.workspace.create(name, rows, dataset.identity, why).name, request)
 
     def on_elsewhere(self, request: gr.Request, shown: str, name: str | None) -> object:
         """Another tab of this page changed the table `name`: show it if it is the one that is open."""
@@ -273,87 +308,28 @@ class DataTab:
         if getattr(held[1], "dataset", held[0]) != held[0]:
             # Another table is being opened: its rows are there and its name not yet, or the other way round.
             return gr.skip()
-        dataset = _dataset(held)
+        if getattr(held[1], "lost", None):
+            return {self.table: gr.update(saved=say_again(held[1]))}
+        dataset = table_of(held)
         return self._saved(self.page.edits.save(request.session_hash, dataset), dataset, held[1])
 
     def on_keep(self, request: gr.Request, *held: object) -> Shown:
         """Store this page's version over the other page's."""
-        dataset = _dataset(held)
-        return self._saved(self.page.edits.save(request.session_hash, dataset, force=True), dataset, held[1])
+        dataset = table_of(held)
+        stored = self.page.edits.save(request.session_hash, dataset, force=True, why=OVERWRITTEN)
+        return self._saved(stored, dataset, held[1])
 
     def _saved(self, stored: bool, dataset: Dataset, sent: object) -> Shown:
         if not stored:
             return {self.conflict: gr.update(visible=True)}
+        saved = saved_now(sent, self.page.edits.held.hold(dataset.rows))
         return {
-            self.table: gr.update(saved=saved_now(sent), identity=card(dataset.identity)),
+            self.table: gr.update(saved=saved, identity=card(dataset.identity)),
             self.conflict: gr.update(visible=False),
         }
 
-    # Checking
 
-    def on_check(self, shown: str, *values: object) -> str:
-        """The health check's findings for the stored table, under the training form's limits."""
-        preset = self.page.workspace.default_preset.config
-        try:
-            config = fields.read(values, preset)
-        except ConfigError:
-            config = preset  # the form says what is wrong with it on its own tab
-        found = self.page.workspace.preview(shown, config).findings
-        return findings.draw(self.page, found, fixes=False)
-
-    # Files
-
-    def on_upload(self, path: str) -> Shown:
-        """A file was chosen: read it, and ask what shall happen with its rows. The table is not touched yet."""
-        file = Path(path)
-        found = formats.read(file.read_bytes(), file.name)
-        if not self._fits(found.rows):
-            return self.on_cancel()
-        lines = [self.page.t("import.found", count=len(found.rows), file=file.name, encoding=found.encoding)]
-        lines += [self.page.of(line) for line in found.notes]
-        return {
-            self.import_choice: gr.update(visible=True),
-            self.import_notes: "".join(note(line) for line in lines),
-            self.imported: found.rows,
-        }
-
-    def _fits(self, rows: Sequence[Row]) -> bool:
-        """Whether the editor can hold these rows; a toast says why not."""
-        try:
-            check_limits(rows)
-        except DatasetError as error:
-            notify.warn(self.page.t("import.refused", why=error.of(self.page.language)))
-            return False
-        return True
-
-    def on_cancel(self) -> Shown:
-        """Forget the file that was read."""
-        return {self.import_choice: gr.update(visible=False), self.imported: None}
-
-    def on_replace(self, request: gr.Request, imported: tuple[Row, ...] | None, *held: object) -> Shown:
-        """The file's rows instead of the table's."""
-        return self._import(request, _dataset(held).with_rows(()), imported)
-
-    def on_append(self, request: gr.Request, imported: tuple[Row, ...] | None, *held: object) -> Shown:
-        """The file's rows below the table's."""
-        return self._import(request, _dataset(held), imported)
-
-    def _import(self, request: gr.Request, dataset: Dataset, imported: tuple[Row, ...] | None) -> Shown:
-        if imported is None:
-            return {self.import_choice: gr.update(visible=False)}
-        above = [row for row in dataset.rows if not row.is_blank]
-        joined = dataset.with_rows([*above, *imported])
-        if not self._fits(joined.rows):
-            return {self.picker: dataset.name}
-        if not self._listed(dataset.name):
-            return self._open(dataset.name, request)
-        if not self.page.edits.save(request.session_hash, joined):
-            return self._conflict(dataset.name)
-        notify.say(self.page.t("import.done", count=len(imported)))
-        return self._open(dataset.name, request)
-
-
-def _dataset(held: Sequence[object]) -> Dataset:
+def table_of(held: Sequence[object]) -> Dataset:
     """The table as the browser holds it: its name, its rows, its identity card."""
     name, rows, *identity = held
     return Dataset(str(name), tuple(clean(rows)), Identity(*(str(word or "").strip() for word in identity)))

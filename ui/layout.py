@@ -6,13 +6,16 @@ import gradio as gr
 
 from core.text import Language
 from core.workspace import Workspace
-from ui import findings, notify
+from ui import findings, history, notify
 from ui.chat import ChatTab
 from ui.compare import CompareTab
 from ui.data import DataTab
 from ui.edits import Edits
+from ui.exporting import ExportDialog
 from ui.fix import Pending
+from ui.history import HistoryPanel
 from ui.library import Library
+from ui.makers import Makers
 from ui.page import Page
 from ui.proof_card import ProofCard
 from ui.row_report import place_of
@@ -39,7 +42,11 @@ def build(workspace: Workspace, language: Language, edits: Edits | None = None) 
         library = Library(page)
         library.wire()
         ProofCard(page, dialog=True, elem_id="proof-dialog").wire()
+        ExportDialog(page, elem_id="export-dialog").wire()
+        past = HistoryPanel(page, elem_id="history")
         data.wire(demo, train.form)
+        history.wire(page, past, data)
+        Makers(page, elem_id="makers").wire(data)
         train.wire(demo)
         train.visit(train_tab)
         compare.wire(demo)
@@ -59,6 +66,7 @@ def _join(
     bar.change(shown(compare.on_changed), compare.following, compare.followed, **quiet)
     bar.change(shown(chat.on_changed), [chat.pick, chat.system, chat.chosen], [chat.pick, chat.system], **quiet)
     bar.select(shown(train.on_active), None, train.progress, **quiet)
+    bar.change(shown(data.row_panel.on_control), None, [data.row_panel], **quiet)
 
     def on_next(name: str) -> dict[object, object]:
         offered = gr.update(choices=page.workspace.datasets(), value=name)

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from core.text import Language, Text
-from ui import words_live, words_proof, words_rows
+from ui import (
+    words_command,
+    words_doctor,
+    words_export,
+    words_history,
+    words_import,
+    words_live,
+    words_makers,
+    words_mix,
+    words_proof,
+    words_rows,
+    words_seen,
+)
 
 _TEXTS: dict[str, tuple[str, str]] = {
     **words_proof.TEXTS,
     **words_live.TEXTS,
     **words_rows.TEXTS,
+    **words_import.TEXTS,
+    **words_seen.TEXTS,
+    **words_doctor.TEXTS,
+    **words_export.TEXTS,
+    **words_makers.TEXTS,
+    **words_mix.TEXTS,
+    **words_history.TEXTS,
+    **words_command.TEXTS,
     # The frame
     "app.name": ("单卡工坊", "OneCard"),
     "app.title": ("单卡工坊 OneCard", "OneCard"),
@@ -50,8 +70,8 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "data.new.ask": ("新数据集的名字", "Name of the new dataset"),
     "data.rename.ask": ("这个数据集的新名字", "New name of this dataset"),
     "data.delete.ask": (
-        "删除当前数据集？训练过的记录各有自己的副本，不受影响。",
-        "Delete this dataset? Runs keep their own copy of the rows.",
+        "删除当前数据集？30 天内可以在“历史”里恢复；训练过的记录各有自己的副本，不受影响。",
+        "Delete this dataset? History can bring it back for 30 days; runs keep their own copy of the rows.",
     ),
     "data.named": ("名字改为“{name}”：它也是文件名。", "Named “{name}”: it is a file name, too."),
     "data.untitled": ("未命名", "untitled"),
@@ -74,16 +94,6 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "identity.author_en": ("开发者（英文）", "Author (English)"),
     "health.title": ("数据体检", "Health check"),
     "health.waiting": ("正在检查…", "Checking…"),
-    "files.title": ("导入与导出", "Import and export"),
-    "files.note": ("JSON · JSONL · CSV", "JSON · JSONL · CSV"),
-    "files.import": ("导入文件", "Import a file"),
-    "files.export": ("导出", "Export"),
-    "import.found": ("{file}：{count} 行，编码 {encoding}", "{file}: {count} rows, encoding {encoding}"),
-    "import.replace": ("替换全表", "Replace the table"),
-    "import.append": ("加到末尾", "Add to the end"),
-    "import.cancel": ("取消", "Cancel"),
-    "import.refused": ("没有导入，表格没有变。{why}", "Nothing was imported; the table is as it was. {why}"),
-    "import.done": ("已导入 {count} 行", "Imported {count} rows"),
     # Tab 2
     "train.preset": ("方案", "Preset"),
     "train.needs_card": ("需要显卡", "needs a card"),
@@ -362,7 +372,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "library.use": ("使用", "Use"),
     "library.rename": ("改名", "Rename"),
     "library.rename.ask": ("这个适配器的新名字", "New name of this adapter"),
-    "library.export": ("导出 zip", "Export zip"),
+    "library.export": ("下载 zip", "Download zip"),
     "library.remove.ask": (
         "删除导入的适配器“{name}”？它的文件会一起删除，不能恢复。",
         "Delete the imported adapter “{name}”? Its files go with it, for good.",

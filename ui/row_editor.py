@@ -3,8 +3,10 @@
 For the page:
 - value: rows, core's or dicts of cells; handlers receive `Cells`, a list of dicts, and `clean` makes rows of it.
 - Bind `input` with trigger_mode="always_last": gradio's default drops an edit made while one is being saved.
-  Do not answer it with the rows; answer `gr.update(saved=saved_now(value))`, which the footer waits for. The event
-  comes again, three times at most, while that answer is missing.
+  Do not answer it with the rows; answer `gr.update(saved=saved_now(value, token))`, which the footer waits for. The
+  event comes again, three times at most, while that answer is missing.
+- With `held` the browser sends what differs from a table that both know, as runs of its rows and new rows between
+  them; without, it sends all rows. Where the server forgot that table the value is `lost`; answer `gr.update(saved=say_again(value))`.
 - `gr.update(value=rows)` replaces the rows; a person can undo it. With another `dataset` name in the same
   update, another table is opened and the undo history starts anew.
 - `gr.update(identity=card(...))` redraws what placeholders stand for.
@@ -22,14 +24,16 @@ from pathlib import Path
 import gradio as gr
 
 from core.dataset import Identity, Row
+from core.errors import DatasetError
 from core.text import Language, Text
 from ui import pieces
+from ui.held import Held, rebuilt
 from ui.rows import cells, clean
 
-__all__ = ["Cells", "RowEditor", "card", "clean", "reveal", "saved_now"]
+__all__ = ["Cells", "RowEditor", "card", "clean", "reveal", "saved_now", "say_again"]
 
 _STATIC = Path(__file__).parent / "static"
-_SCRIPTS = ("row_text.js", "row_editor.js", "row_actions.js")
+_SCRIPTS = ("row_text.js", "row_editor.js", "row_send.js", "row_open.js", "row_actions.js")
 _STRINGS: dict[str, Text] = {
     "add": Text("添加一行", "Add row"),
     "add_title": Text("在末尾添加一行", "Add a row at the end"),
@@ -56,6 +60,14 @@ _STRINGS: dict[str, Text] = {
     "fixed": Text("修正", "fixed"),
     "fixed_by": Text("{adapter} 原来的回答：\n{answer}", "What {adapter} answered:\n{answer}"),
     "base": Text("基座模型", "the base model"),
+    "details": Text(
+        "展开这一行：系统提示词、各轮对话、模型看到的", "Details: system prompt, turns, what the model sees"
+    ),
+    "control": Text("控制符", "control text"),
+    "control_typed": Text(
+        "{strings}\n这些控制符是手打的，按普通文字训练，不起控制作用。",
+        "{strings}\nTyped control strings: trained as plain text, they control nothing.",
+    ),
     "multi_turn": Text("多轮", "multi-turn"),
     "unresolved": Text("未填写", "not given"),
     "count": Text("{n} 行", "{n} rows"),
@@ -76,6 +88,7 @@ _STRINGS: dict[str, Text] = {
 }
 _KEYS: tuple[tuple[str, Text], ...] = (
     ("Ctrl + Enter", Text("在下面新建一行", "New row below")),
+    ("Alt + Enter", Text("展开这一行", "Details of this row")),
     ("Alt + ↑ ↓", Text("移动这一行", "Move this row")),
     ("Ctrl + D", Text("复制这一行", "Duplicate this row")),
     ("Ctrl + Shift + Del", Text("删除这一行", "Delete this row")),
@@ -85,17 +98,37 @@ _KEYS: tuple[tuple[str, Text], ...] = (
 )
 
 
+_LOST = Text(
+    "程序重新启动过，不认得这个页面上的表格了，什么都没有改。请等底部显示“已保存”后再试一次。",
+    "The program was restarted and no longer knows the table of this page; nothing was changed. Try again once the "
+    "table's foot says saved.",
+)
+
+
 class Cells(list[object]):
-    """What a handler receives: the rows as the browser sent them, not checked yet, and which edit they are."""
+    """What a handler receives: the rows, those that the browser sent not checked yet, and which edit they are.
+
+    `lost` is why they are not there: the browser told them by a table that the server no longer knows.
+    """
 
     revision: int | None = None
+    dataset: str = ""
+    lost: DatasetError | None = None
 
 
-def saved_now(value: object = None) -> str:
-    """What to put in `saved` once `value` was stored: the time, and the edit, so that a later one stays unsaved."""
+def saved_now(value: object = None, token: str = "") -> str:
+    """What to put in `saved` once `value` was stored: the time, and the edit, so that a later one stays unsaved.
+
+    With `token`, that of the stored rows, the browser from now on sends what differs from these.
+    """
     revision = getattr(value, "revision", None)
     time = datetime.now().isoformat(timespec="microseconds")
-    return time if revision is None else f"{time}#{revision}"
+    return time if revision is None else f"{time}#{revision}{'#' if token else ''}{token}"
+
+
+def say_again(value: object) -> str:
+    """What to put in `saved` where `value` is `lost`: the browser sends the whole table once more."""
+    return f"again#{getattr(value, 'revision', None)}#{time.time_ns()}"
 
 
 def reveal(dataset: str, row: int) -> str:
@@ -123,12 +156,13 @@ class RowEditor(gr.HTML):
         dataset: str = "",
         saved: str = "",
         reveal: str = "",
+        held: Held | None = None,
         elem_id: str | None = None,
         render: bool = True,
     ) -> None:
         # Gradio's HTML takes any name that is quoted in the script for an event unless it is a real attribute.
         self.language, self.identity, self.dataset, self.saved = language, dict(identity or {}), dataset, saved
-        self.reveal = reveal
+        self.reveal, self._held = reveal, held
         words: dict[str, object] = {key: text.of(language) for key, text in _STRINGS.items()}
         words["keys"] = [[keys, text.of(language)] for keys, text in _KEYS]
         super().__init__(
@@ -152,18 +186,30 @@ class RowEditor(gr.HTML):
             value = json.loads(payload or '{"rows": []}')
         except ValueError:
             return None
-        if not (isinstance(value, dict) and isinstance(value.get("rows"), list)):
+        if not (isinstance(value, dict) and isinstance(value.get("runs", value.get("rows")), list)):
             return None
-        sent, revision = Cells(value["rows"]), value.get("revision")
+        return self._sent(value)
+
+    def _sent(self, value: dict[str, object]) -> Cells:
+        rows = value.get("rows")
+        base, runs, revision = value.get("base"), value.get("runs"), value.get("revision")
+        if runs is not None and self._held is not None:
+            known = self._held.rows(str(base), str(value.get("dataset", "")))
+            rows = rebuilt(known, runs) if known is not None and isinstance(runs, list) else None
+        sent = Cells(rows if isinstance(rows, list) else ())
+        sent.lost = None if isinstance(rows, list) else DatasetError(_LOST)
         sent.revision = revision if isinstance(revision, int) else None
+        sent.dataset = str(value.get("dataset", ""))
         return sent
 
     def postprocess(self, value: Iterable[Row | Mapping[str, object]] | str | None) -> str:
         """Rows and their dataset's name as one JSON string: one prop, so both arrive at once, and quick to compare."""
         if isinstance(value, str):
             return value
-        rows = [cells(row) if isinstance(row, Row) else dict(row) for row in value or ()]
-        return json.dumps({"dataset": self.dataset, "rows": rows}, ensure_ascii=False)
+        rows = clean([row if isinstance(row, Row) else dict(row) for row in value or ()])
+        base = self._held.hold(rows) if self._held is not None else ""
+        told = {"dataset": self.dataset, "base": base, "rows": [cells(row) for row in rows]}
+        return json.dumps(told, ensure_ascii=False)
 
     def api_info(self) -> dict[str, object]:
         """What the endpoint takes and gives."""

@@ -152,11 +152,13 @@ def _attachment(file: str) -> dict[str, str]:
 def _mount_pages(app: FastAPI, workspace: Workspace) -> None:
     import gradio as gr
 
+    from ui import import_files
     from ui.edits import Edits
     from ui.layout import build
     from ui.theme import theme
 
     edits = Edits(workspace)
+    import_files.add(app, edits.arrivals)
     sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css", "row_report.css")
     css = "\n".join((_STATIC / name).read_text("utf-8") for name in sheets)
     for language in LANGUAGES:

@@ -306,28 +306,6 @@ def test_bad_settings_are_named_and_nothing_starts(page: Page, app: App) -> None
     assert len(list((app.home / "runs").iterdir())) == before
 
 
-def test_a_broken_file_keeps_the_table(page: Page, app: App, tmp_path: Path) -> None:
-    open_page(page, app)
-    bad = tmp_path / "bad.json"
-    bad.write_text('[{"instruction": "a", "output": "b"},\n{"instruction": ', encoding="utf-8")
-    with page.expect_file_chooser() as chooser:
-        page.click("#import")
-    chooser.value.set_files(str(bad))
-    page.wait_for_timeout(1500)
-    assert "第 2 行" in page.inner_text("body")
-    wait_text(page, "#rows", "50 行")
-
-
-def test_an_import_replaces_the_table_after_a_yes(page: Page, app: App, tmp_path: Path) -> None:
-    open_page(page, app)
-    good = tmp_path / "rows.csv"
-    good.write_bytes("\ufeff问题,回答\r\n你是谁?,我是新来的。\r\n".encode())
-    with page.expect_file_chooser() as chooser:
-        page.click("#import")
-    chooser.value.set_files(str(good))
-    wait_text(page, "body", "我是新来的|1 行")
-
-
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_dark_and_both_languages_show_every_tab(page: Page, app: App, language: str) -> None:
     page.emulate_media(color_scheme="dark")

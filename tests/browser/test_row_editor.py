@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.dataset import Identity, Message, Row
+from ui.held import Held
 
 pytestmark = pytest.mark.browser
 
@@ -34,6 +35,8 @@ class Table:
     saved: list[list[Row]] = field(default_factory=list)
     clicked: list[list[Row]] = field(default_factory=list)
     next_value: list[Row] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)  # how many rows each saved edit named by a table that was known
+    held: Held = field(default_factory=Held)
 
     def cell(self, row: int, name: str = "instruction"):
         return self.page.locator(".re-row").nth(row).locator(f'textarea[data-field="{name}"]')
@@ -72,20 +75,24 @@ def app(serve: Callable[..., str]) -> tuple[str, Table]:
     """One small page with the editor, a button that reads it and a button that replaces its rows."""
     import gradio as gr
 
-    from ui.row_editor import RowEditor, card, clean, saved_now
+    from ui.row_editor import RowEditor, card, clean, saved_now, say_again
 
     table = Table(None)
+    held = table.held
 
     def save(value: object) -> object:
+        if value.lost:
+            return gr.update(saved=say_again(value))
+        table.sent.append(sum(isinstance(row, Row) for row in value))
         table.saved.append(clean(value))
-        return gr.update(saved=saved_now(value))
+        return gr.update(saved=saved_now(value, held.hold(table.saved[-1])))
 
     def read(value: object) -> str:
         table.clicked.append(clean(value))
         return str(len(table.clicked))
 
     with gr.Blocks() as blocks:
-        editor = RowEditor("zh", [], elem_id="rows")
+        editor = RowEditor("zh", [], held=held, elem_id="rows")
         button, answer = gr.Button("read", elem_id="read"), gr.Textbox(elem_id="answer")
         replaced = gr.Button("replace", elem_id="replace")
         opened = gr.Button("open", elem_id="open")
@@ -107,12 +114,13 @@ def open_table(app: tuple[str, Table], page: object) -> Callable[..., Table]:
     """open_table(rows) -> the table, drawn."""
     address, table = app
 
-    def start(rows: list[Row], name: str = "") -> Table:
+    def start(rows: list[Row], name: str = "", whole: bool = True) -> Table:
         table.page, table.next_value = page, rows
         table.saved.clear()
         table.clicked.clear()
         page.goto(address + name)
-        page.wait_for_function("n => document.querySelectorAll('.re-row').length === n", arg=len(rows))
+        if whole:
+            page.wait_for_function("n => document.querySelectorAll('.re-row').length === n", arg=len(rows))
         page.wait_for_function("document.querySelector('.re-state')?.textContent.startsWith('已保存')")
         return table
 
@@ -172,6 +180,43 @@ def test_the_rows_marked_incomplete_are_those_that_training_refuses(table: Table
     script = (Path(__file__).parents[2] / "ui" / "static" / "row_text.js").read_text("utf-8")
     todo = table.page.evaluate(f"rows => {{ {script}\n return rows.map(missing); }}", [cells(row) for row in rows])
     assert {i for i, fields in enumerate(todo) if fields} == refused
+
+
+def test_an_edit_sends_the_rows_that_changed_and_all_of_them_where_the_server_forgot_the_table(table: Table) -> None:
+    table.cell(3, "output").fill("青禾智能。")
+    table.settled()
+    table.do(0, "删除此行")
+    table.settled()
+    assert table.sent[-2:] == [5, 5]
+    table.held.forget()
+    table.cell(0, "output").fill("改过了")
+    expected = [replace(ROWS[1], output="改过了"), ROWS[2], replace(ROWS[3], output="青禾智能。"), *ROWS[4:]]
+    assert (table.settled(), table.sent[-1]) == (expected, 0)
+    table.page.keyboard.press("Control+z")
+    table.settled()
+    assert table.sent[-1] >= 4
+
+
+def test_a_large_table_keeps_few_rows_on_the_page_and_edits_any_of_them(open_table: Callable[..., Table]) -> None:
+    rows = [Row(f"问题 {i}", "", f"第 {i} 行的回答") for i in range(20_000)]
+    table = open_table(rows, whole=False)
+    page = table.page
+    assert page.locator(".re-row").count() <= 400
+    page.locator(".re-body").evaluate("body => { body.scrollTop = body.scrollHeight / 2; }")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.re-number')].some(n => n.getBoundingClientRect().top > 200 && n.textContent > 9000)"
+    )
+    page.get_by_role("searchbox").fill("问题 19876")
+    page.wait_for_function("document.querySelector('.re-found').textContent === '1/20000'")
+    cell = page.locator(".re-row:not([hidden]) textarea[data-field=output]").filter(visible=True)
+    cell.fill("改过了")
+    rows[19_876] = replace(rows[19_876], output="改过了")
+    assert table.settled() == rows and table.sent[-1] >= 19_999
+    page.get_by_role("searchbox").press("Escape")
+    page.get_by_title("删除全部行").click()
+    assert table.settled() == []
+    page.keyboard.press("Control+z")
+    assert table.settled() == rows and table.sent[-1] == 20_000
 
 
 def test_the_footer_waits_for_the_last_edit(table: Table) -> None:

@@ -1,5 +1,5 @@
 // What a person does to the rows: edits with undo, paste, search, row buttons, dragging, keys. The last of the row
-// editor's three files; it shares the scope of row_editor.js and starts the whole.
+// editor's files; it shares the scope of row_editor.js and starts the whole.
 
 // ---- edits -----------------------------------------------------------------------------------------------------
 
@@ -50,6 +50,7 @@ function putCaret(caret) {
 }
 
 function reveal(line, flash = true) {
+  ensure(line);
   line.node.scrollIntoView({ block: "nearest" });
   if (!flash) return;
   line.node.classList.remove("is-new");
@@ -58,7 +59,6 @@ function reveal(line, flash = true) {
 
 function enter(index, field = "instruction") {
   const line = lines[index];
-  build(line);
   reveal(line, false);
   line.parts[field].focus({ preventScroll: true });
 }
@@ -79,7 +79,7 @@ function insertBelow(index, row, field) {
 /** The next row on screen in `direction`; rows hidden by the search are passed over. */
 function neighbour(line, direction) {
   let at = line.number - 1 + direction;
-  while (lines[at]?.node.hidden) at += direction;
+  while (lines[at]?.hidden) at += direction;
   return lines[at] ?? null;
 }
 
@@ -90,6 +90,7 @@ function moveTo(line, index) {
   const top = line.node.offsetTop;
   const held = tools.parentNode === line.node;
   edit(rows);
+  ensure(line);
   if (held) {                                               // keep the button under the pointer that pressed it
     body.scrollTop += line.node.offsetTop - top;
     showTools(line);
@@ -137,6 +138,7 @@ const commands = {
     line.parts.input.focus();
     showTools(line);
   },
+  details: (line) => openDetails(line),
   shortcuts() {
     keysPanel.hidden = !keysPanel.hidden;
     keysButton.setAttribute("aria-expanded", String(!keysPanel.hidden));
@@ -172,7 +174,7 @@ function pasted(event) {
   const rows = rowsNow();
   const first = cell ? lineAt(cell).number - 1 : rows.length;
   const targets = [];                                       // under a search, only rows that can be seen are written
-  for (let i = first; i < lines.length; i++) if (!lines[i].node.hidden) targets.push(i);
+  for (let i = first; i < lines.length; i++) if (!lines[i].hidden) targets.push(i);
   const added = Math.max(0, records.length - targets.length);
   if (rows.length + added > MAX_ROWS) return say(phrase(text.too_many, { n: MAX_ROWS }));
   records.forEach((cells, k) => {
@@ -193,15 +195,20 @@ function filter() {
   let hits = 0;
   for (const line of lines) {
     const hit = !query || haystack(line.row, props.identity).includes(query);
-    if (line.node.hidden === hit) line.node.hidden = !hit;
+    if (line.hidden === hit) {
+      line.hidden = !hit;
+      if (line.node) line.node.hidden = !hit;
+    }
     hits += hit;
   }
+  if (chunks[0]?.node !== body) chunks.forEach(measure);
   found.textContent = query ? `${hits}/${lines.length}` : "";
   showTotals();
 }
 
 // ---- row buttons and dragging ----------------------------------------------------------------------------------
 
+let filterTimer = 0;
 let toolsHeld = false;                  // after a move, until the pointer really moves
 
 function showTools(line) {
@@ -240,6 +247,7 @@ function dropAt(y) {
   const box = body.getBoundingClientRect();
   const inside = Math.min(Math.max(y, box.top + 4), box.bottom - 4);
   const target = lineAt(document.elementFromPoint(box.left + 20, inside)) ?? (y > box.top ? lines.at(-1) : lines[0]);
+  ensure(target);
   const rect = target.node.getBoundingClientRect();
   showDrop(target, inside > rect.top + rect.height / 2);
 }
@@ -323,10 +331,17 @@ root.addEventListener("keydown", (event) => {
 
 root.addEventListener("input", (event) => {
   const cell = event.target, line = lineAt(cell);
-  if (cell === search) return filter();
+  if (cell === search) {
+    clearTimeout(filterTimer);
+    if (lines.length <= MANY_ROWS) return filter();
+    filterTimer = setTimeout(filter, 200);
+    return;
+  }
   if (!line || !cell.dataset.field) return;
   if (session !== cell) { remember(); session = cell; }
+  incompleteCount -= isIncomplete(line.row);
   line.row = { ...line.row, [cell.dataset.field]: cell.value };
+  incompleteCount += isIncomplete(line.row);
   fit(cell);
   mark(line);
   push(event.isComposing);
@@ -391,6 +406,7 @@ function jump(tries = 0) {
   clearSearch();
   window.scrollTo({ top: 0 });
   const line = lines[wanted.row];
+  ensure(line);
   const above = line.node.getBoundingClientRect().top - body.getBoundingClientRect().top;
   body.scrollTop += above - body.clientHeight / 2;
   enter(wanted.row, "output");

@@ -1,18 +1,16 @@
 // The row editor: a table of questions and answers in plain DOM. Runs once per page as the body of a function with
-// (element, trigger, props, server, upload, watch). Three files make that one body: row_text.js (pure functions), this
-// one (the frame, the rows on the page, the way to the server) and row_actions.js (what a person does to them).
+// (element, trigger, props, server, upload, watch). The row_*.js files make that one body: row_text (pure functions),
+// this one (the frame, the rows on the page), row_send (the way to the server), row_open (the way to a row's panel) and
+// row_actions (what a person does).
 //
-// props.value     {"dataset", "revision", "rows"} as ONE JSON string: Gradio compares props several times per edit,
-//                 and strings compare fast. It is assigned at once on every edit, so a click on any button sees it;
-//                 only the event is delayed.
+// props.value     see row_send.js
 // text            labels; props.identity, props.saved: set by the page (see row_editor.py)
 // A row is never changed in place, so an undo step is an array of references and "same object" means "same row".
 
 const FIELDS = ["instruction", "input", "output"];
-const UNDO_STEPS = 100, EAGER_ROWS = 200, MAX_ROWS = 50000;
-const SEND_DELAY = 400, CONFIRM_DELAY = 5000, RESENDS = 3, ECHO_AGE = 5000;
+const UNDO_STEPS = 100, EAGER_ROWS = 200, MAX_ROWS = 60000, MANY_ROWS = 3000, CHUNK_ROWS = 100;
 
-let lines = [];                         // one per row, in order: {row, node, number, parts, wantsInput}
+let lines = [];                         // one per row, in order: {row, node, number, parts, wantsInput, hidden}
 let past = [], future = [];             // undo and redo: arrays of rows
 let session = null;                     // the textarea whose typing already has its undo step
 let query = "";
@@ -107,12 +105,15 @@ const nearby = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) build(lineOfNode.get(entry.target));
 }, { root: body, rootMargin: "800px 0px" });
 
-function newLine(row) {
-  const node = h("div", { class: "re-row", role: "listitem" });
-  const line = { row, node, number: 0, parts: null, wantsInput: false };
-  lineOfNode.set(node, line);
-  nearby.observe(node);
-  return line;
+const newLine = (row) => ({ row, node: null, number: 0, parts: null, wantsInput: false, hidden: false });
+
+function nodeOf(line) {
+  if (line.node) return line.node;
+  line.node = h("div", { class: "re-row", role: "listitem" });
+  line.node.hidden = line.hidden;
+  lineOfNode.set(line.node, line);
+  nearby.observe(line.node);
+  return line.node;
 }
 
 function textarea(line, field) {
@@ -127,7 +128,8 @@ function textarea(line, field) {
 let serial = 0;
 
 function build(line) {
-  if (line.parts) return;
+  if (!line || line.parts) return;
+  nodeOf(line);
   nearby.unobserve(line.node);
   const parts = line.parts = {
     number: h("span", { class: "re-number", id: `${id}-n${serial++}`, title: text.drag }, String(line.number)),
@@ -166,14 +168,14 @@ function mark(line) {
   preview(line, "answer", row.output);
 }
 
-const hasBadges = (row) => Boolean(row.system || row.history?.length || row.provenance);
+const hasBadges = (row) => Boolean(row.system || row.history?.length || row.provenance || controlIn(row).length);
 
 function badges(line) {
   const { parts, row } = line;
   parts.badges?.remove();
   parts.badges = null;
   if (!hasBadges(row)) return;
-  parts.badges = h("div", { class: "re-badges" });
+  parts.badges = h("div", { class: "re-badges", "data-do": "details" });
   const tip = (words) => words.length > 600 ? `${words.slice(0, 600)}…` : words;
   if (row.system) parts.badges.append(h("span", { title: tip(String(row.system)) }, text.system));
   if (row.history?.length) {
@@ -184,6 +186,11 @@ function badges(line) {
     const { adapter, answer } = row.provenance;
     const words = phrase(text.fixed_by, { adapter: adapter || text.base, answer });
     parts.badges.append(h("span", { title: tip(words) }, text.fixed));
+  }
+  const typed = controlIn(row);
+  if (typed.length) {
+    const title = phrase(text.control_typed, { strings: typed.join("  ") });
+    parts.badges.append(h("span", { class: "is-control", title }, text.control));
   }
   parts.question.append(parts.badges);
 }
@@ -243,26 +250,86 @@ function show(rows) {
       next[i] = newLine(row);
     }
   });
-  for (const line of spare.values()) {
-    if (line.node.contains(tools)) hideTools();
-    nearby.unobserve(line.node);
-    line.node.remove();
+  for (const { node } of spare.values()) {
+    if (!node) continue;
+    if (node.contains(tools)) hideTools();
+    nearby.unobserve(node);
+    node.remove();
   }
-  place(next);
   lines = next;
   lines.forEach((line, i) => {
     if (line.number !== i + 1 && line.parts) line.parts.number.textContent = String(i + 1);
     line.number = i + 1;
-    if (i < EAGER_ROWS) build(line);
   });
+  arrange();
+  lines.slice(0, EAGER_ROWS).forEach(build);
+  incompleteCount = lines.reduce((sum, line) => sum + isIncomplete(line.row), 0);
   if (query) filter();
   showTotals();
 }
 
-/** Put the nodes in order. A node that has moved away is lifted out, so one move costs one insertion. */
-function place(next) {
-  let at = body.firstChild;
-  for (const { node } of next) {
+// ---- a large table: its rows in chunks, each of which gets its rows when it comes near the screen
+
+let chunks = [];                        // {node, lines, mounted}; a table that is not large is one chunk, the body itself
+let rowHeight = 39;                     // what a row is taken to need before it is there
+const chunkOfNode = new WeakMap();
+const nearChunks = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) mount(chunkOfNode.get(entry.target));
+}, { root: body, rootMargin: "1200px 0px" });
+
+function arrange() {
+  const size = lines.length > MANY_ROWS ? CHUNK_ROWS : Infinity;
+  const many = size !== Infinity, wanted = many ? Math.ceil(lines.length / size) : 1;
+  if (chunks.length && many !== (chunks[0].node !== body)) {
+    chunks.forEach(({ node }) => nearChunks.unobserve(node));
+    chunks = [];
+    body.replaceChildren();
+  }
+  while (chunks.length > wanted) {
+    const { node } = chunks.pop();
+    nearChunks.unobserve(node);
+    node.remove();
+  }
+  while (chunks.length < wanted) {
+    const chunk = { node: many ? h("div", { class: "re-chunk", role: "none" }) : body, lines: [], mounted: !many };
+    chunks.push(chunk);
+    if (!many) continue;
+    chunkOfNode.set(chunk.node, chunk);
+    body.append(chunk.node);
+    nearChunks.observe(chunk.node);
+  }
+  chunks.forEach((chunk, k) => {
+    chunk.lines = many ? lines.slice(k * size, (k + 1) * size) : lines;
+    if (chunk.mounted) place(chunk); else measure(chunk);
+  });
+  if (many) mount(chunks[0]);
+}
+
+function mount(chunk) {
+  if (!chunk || chunk.mounted) return;
+  chunk.mounted = true;
+  chunk.node.style.height = "";
+  place(chunk);
+}
+
+/** Give a chunk whose rows are not on the page yet the room that they will take, about. */
+function measure(chunk) {
+  const count = chunk.lines.reduce((sum, line) => sum + !line.hidden, 0);
+  chunk.node.hidden = !count;
+  if (!chunk.mounted) chunk.node.style.height = `${count * rowHeight}px`;
+}
+
+/** Have a row on the page, wherever it is. */
+function ensure(line) {
+  if (chunks[0].node !== body) mount(chunks[Math.floor((line.number - 1) / CHUNK_ROWS)]);
+  build(line);
+}
+
+/** Put a chunk's nodes in order. A node that has moved away is lifted out, so one move costs one insertion. */
+function place(chunk) {
+  let at = chunk.node.firstChild;
+  for (const line of chunk.lines) {
+    const node = nodeOf(line);
     if (node === at) {
       at = at.nextSibling;
     } else if (at && node === at.nextSibling) {
@@ -270,99 +337,32 @@ function place(next) {
       at = node.nextSibling;
       lifted.remove();
     } else {
-      body.insertBefore(node, at);
+      chunk.node.insertBefore(node, at);
     }
   }
+  while (at) {                                              // these went to another chunk
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
+}
+
+const incompleteRows = new WeakMap();   // a row never changes, so what was found of it stays true
+let incompleteCount = 0;
+
+function isIncomplete(row) {
+  if (!incompleteRows.has(row)) incompleteRows.set(row, missing(row).length > 0);
+  return incompleteRows.get(row);
 }
 
 function showTotals() {
-  const todo = lines.reduce((sum, line) => sum + (missing(line.row).length > 0), 0);
   count.textContent = phrase(lines.length === 1 ? text.count_one : text.count, { n: lines.length });
-  incomplete.textContent = todo ? phrase(text.todo, { n: todo }) : "";
+  incomplete.textContent = incompleteCount ? phrase(text.todo, { n: incompleteCount }) : "";
   undoButton.disabled = !past.length;
   redoButton.disabled = !future.length;
-  const hits = query ? lines.filter((line) => !line.node.hidden).length : lines.length;
+  const hits = query ? lines.filter((line) => !line.hidden).length : lines.length;
   empty.hidden = hits > 0;
   empty.children[0].textContent = lines.length ? text.nothing_found : text.empty;
   empty.children[1].textContent = lines.length ? text.nothing_found_hint : text.empty_hint;
-}
-
-// ---- to the server ---------------------------------------------------------------------------------------------
-
-let mine = null;                        // the rows' JSON that the page and this table agree on
-let dataset = null;                     // the table's name; another one in a value from the server opens that table
-let revision = 0;                       // counts edits; `saved` names the one that was stored
-let sent = [];                          // what was sent lately: [time, JSON], to know a late echo
-let sendTimer = 0, confirmTimer = 0, resends = 0;
-let unsent = false, unsaved = false, failed = false;
-
-function push(composing = false) {
-  mine = JSON.stringify(rowsNow());
-  revision += 1;
-  props.value = sealed();
-  unsent = unsaved = true;
-  failed = false;
-  resends = 0;
-  showState();
-  showTotals();
-  clearTimeout(sendTimer);
-  if (!composing) sendTimer = setTimeout(send, SEND_DELAY);
-}
-
-const sealed = () => `{"dataset":${JSON.stringify(dataset)},"revision":${revision},"rows":${mine}}`;
-
-function send() {
-  clearTimeout(sendTimer);
-  clearTimeout(confirmTimer);
-  unsent = false;
-  sent = [...sent.slice(-7), [Date.now(), mine]];
-  trigger("input");
-  // An event can get lost (server restarting, save refused): say it again a few times, then say so.
-  confirmTimer = setTimeout(() => {
-    if (!unsaved || unsent || !element.isConnected) return;
-    if (resends++ < RESENDS) return send();
-    failed = true;
-    showState();
-  }, CONFIRM_DELAY);
-}
-
-const flush = () => { if (unsent) send(); };
-
-function showState() {
-  const time = /T(\d\d:\d\d)/.exec(props.saved ?? "")?.[1];
-  const saved = time ? phrase(text.saved, { time }) : (props.saved ?? "");
-  state.textContent = failed ? text.failed : unsaved ? text.unsaved : saved;
-  state.classList.toggle("is-failed", failed);
-}
-
-function confirmed() {
-  const stored = /#(\d+)$/.exec(props.saved ?? "")?.[1];
-  if (stored ? Number(stored) === revision : !unsent) unsaved = failed = false;
-  showState();
-}
-
-/** Rows that came from the server. They can be undone, unless another dataset was opened. */
-function load() {
-  const { rows, name } = unseal(props.value);
-  const json = JSON.stringify(rows);
-  const opened = name !== dataset;
-  dataset = name;
-  if (opened) { past = []; future = []; sent = []; }
-  if (json === mine) return showTotals();
-  if (!opened && mine !== null && sent.some(([at, was]) => was === json && Date.now() - at < ECHO_AGE)) {
-    props.value = sealed();                                 // an answer that was overtaken by further typing
-    return;
-  }
-  if (mine !== null && !opened) remember();
-  clearTimeout(sendTimer);
-  clearTimeout(confirmTimer);
-  unsent = unsaved = failed = false;
-  session = null;
-  sent = [];
-  mine = json;
-  if (opened) search.value = query = "";
-  show(rows);
-  filter();
-  if (opened) body.scrollTop = 0;
-  showState();
+  follow();
 }

@@ -11,7 +11,58 @@ function unseal(json) {
     const cells = [instruction, input, output].map((cell) => String(cell ?? ""));
     return { instruction: cells[0], input: cells[1], output: cells[2], ...extra };
   });
-  return { rows, name: String(value?.dataset ?? "") };
+  return { rows, name: String(value?.dataset ?? ""), base: String(value?.base ?? "") };
+}
+
+const same = (one, other) => one.length === other.length && one.every((row, i) => row === other[i]);
+
+/** `rows` with each one that says what a row of `before` says replaced by that very row: same object, same row. */
+function adopted(rows, before) {
+  const known = new Map();
+  for (const row of before) {
+    const words = JSON.stringify(row), alike = known.get(words);
+    if (alike) alike.push(row); else known.set(words, [row]);
+  }
+  for (const alike of known.values()) alike.reverse();
+  return rows.map((row) => known.get(JSON.stringify(row))?.pop() ?? row);
+}
+
+const FEW_ROWS = 50;                    // so few are quicker sent than looked for
+
+/** How many rows two tables begin and end with that are the very same. */
+function common(known, rows) {
+  const most = Math.min(known.length, rows.length);
+  let head = 0, tail = 0;
+  while (head < most && rows[head] === known[head]) head += 1;
+  while (tail < most - head && rows[rows.length - 1 - tail] === known[known.length - 1 - tail]) tail += 1;
+  return [head, tail];
+}
+
+/** The base that shares most rows with `rows`, the first of equals; undefined where there is none. */
+function nearest(bases, rows) {
+  let best, most = -1;
+  for (const base of bases) {
+    const [head, tail] = common(base.rows, rows);
+    if (head + tail === rows.length) return base;
+    if (head + tail > most) [best, most] = [base, head + tail];
+  }
+  return best;
+}
+
+/** `rows` told by the table that the server has, too: runs [first, count] of its rows, and the rows in between. */
+function runsOf(base, rows) {
+  const { rows: known } = base, runs = [], [head, tail] = common(known, rows);
+  if (head) runs.push([0, head]);
+  const middle = rows.slice(head, rows.length - tail);
+  if (middle.length > FEW_ROWS) base.index ??= new Map(known.map((row, i) => [row, i]));
+  for (const row of middle) {
+    const at = base.index?.get(row), last = runs.at(-1);
+    if (at === undefined) runs.push(row);
+    else if (Array.isArray(last) && last[0] + last[1] === at) last[1] += 1;
+    else runs.push([at, 1]);
+  }
+  if (tail) runs.push([known.length - tail, tail]);
+  return runs;
 }
 
 /** What the user says in the last turn, as core.dataset.Row.question. */
