@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # A file at a time to each processor, the browser's files first: they take longest.
 SPREAD := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-gpu check clean
+.PHONY: run test test-gpu check gguf clean
 
 run: $(VENV)/.run
 	$(BIN)/python app.py $(ARGS)
@@ -37,6 +37,13 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+# llama.cpp, for the tests that ask exported GGUF files: compiled, some minutes; without it they are skipped.
+gguf: $(VENV)/.gguf
+
+$(VENV)/.gguf: $(VENV)/.run
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_CURL=OFF $(CMAKE_ARGS)" $(BIN)/pip install --quiet --editable ".[gguf]"
 	touch $@
 
 clean:

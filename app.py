@@ -1,4 +1,4 @@
-"""The one entry: `python app.py` opens the page; `python app.py train|chat|prove|serve ...` works without it."""
+"""The one entry: `python app.py` opens the page; `python app.py train|chat|prove|data|serve ...` works without it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from core import __version__, cli, prove_command
+from core import __version__, cli, data_command, export_command, prove_command
 from ui import serve_command
 
 
@@ -20,9 +20,11 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     root.add_argument("--port", type=int, default=7860)
     root.add_argument("--open", action=argparse.BooleanOptionalAction, default=True, help="open the page in a browser")
-    commands = root.add_subparsers(title="without the page", metavar="{train,chat,prove,serve}")
+    commands = root.add_subparsers(title="without the page", metavar="{train,chat,prove,data,serve}")
     cli.add_commands(commands)
     prove_command.add_command(commands)
+    export_command.add_command(commands)
+    data_command.add_command(commands)
     serve_command.add_command(commands)
     return root
 

@@ -90,6 +90,11 @@ class Engine:
         return self._lock.busy
 
     @property
+    def kept(self) -> bool:
+        """Whether somebody keeps the model, so that it cannot be exchanged now: a run."""
+        return self._holder is not None
+
+    @property
     def resident(self) -> Resident | None:
         """What is loaded, to look at; use it only inside a turn."""
         return self._resident

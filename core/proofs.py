@@ -64,7 +64,7 @@ class Proofs:
             return None
         known = self._read.get(path)
         if known is None or known[0] != stamp:
-            known = self._read[path] = (stamp, _load(path))
+            known = self._read[path] = (stamp, load(path))
         found = known[1]
         return found if found is not None and found.weights == self._digest(choice.folder) else None
 
@@ -166,13 +166,14 @@ class Proofs:
             path, name = _place(choice), ids[adapter_id]
             assert path is not None and choice.folder is not None
             same = Steady.of(self._engine, name, choice.folder, _trainer(choice))
-            found = prove(self._engine, self._subject(choice, name), self.home / "cache", told, stop)
+            found = prove(self._engine, self.subject(choice, name), self.home / "cache", told, stop)
             if found is not None:
                 # Inside the hold: nobody can remove the run, or choose another of its points, before it is written.
                 same.check()
                 storage.write_json(path, proof.to_json(found))
 
-    def _subject(self, choice: AdapterChoice, name: str) -> Subject:
+    def subject(self, choice: AdapterChoice, name: str) -> Subject:
+        """An adapter that has files as what a proof asks about; `name` is what the engine calls it."""
         assert choice.folder is not None
         old, own = self._old_words(choice.id), own_probes.load(self.home)
         if choice.run is None:
@@ -214,7 +215,8 @@ def _stamp(path: Path) -> object:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _load(path: Path) -> Proof | None:
+def load(path: Path) -> Proof | None:
+    """The proof in a file; None if there is none, or if it cannot be read."""
     try:
         return proof.from_json(storage.read_json(path))
     except (OSError, ValueError, RecursionError):

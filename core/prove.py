@@ -77,6 +77,11 @@ def suite_of(info: ModelInfo) -> Suite:
     return "pocket" if is_pocket(info.name) else "full"
 
 
+def questions(subject: Subject, suite: Suite) -> list[tuple[Asked, int]]:
+    """Every question of a proof that is answered in words, with the tokens its answer may have."""
+    return list(_plan(subject, suite).asked())
+
+
 def prove(
     engine: Engine,
     subject: Subject,

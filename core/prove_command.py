@@ -55,7 +55,9 @@ def run_prove(arguments: argparse.Namespace) -> int:
     cli.bring_model(home, arguments.model)
     old = models.old_words(models.inspect(arguments.model))
     found = [adapters.read(folder.expanduser(), f"adapter-{i}") for i, folder in enumerate(arguments.adapters)]
-    rows = None if arguments.dataset is None else tuple(cli.read_all(arguments.dataset, 0))
+    rows = (
+        None if arguments.dataset is None else tuple(cli.read_all(arguments.dataset, 0, cli.sources_of(arguments.home)))
+    )
     subjects = [_subject(adapter, arguments, rows, old, own_probes.load(home)) for adapter in found]
     engine = Engine()
     engine.load(arguments.model, arguments.quant_method, arguments.torch_dtype)
@@ -70,7 +72,7 @@ def run_prove(arguments: argparse.Namespace) -> int:
             flush=True,
         )
         if arguments.save:
-            storage.write_json(_beside(adapter.folder), proof.to_json(made))
+            storage.write_json(beside(adapter.folder), proof.to_json(made))
         worst = "red" if "red" in (worst, made.light) else worst
     return 1 if worst == "red" or failed else 0
 
@@ -82,7 +84,7 @@ def _proved(engine: Engine, adapter: adapters.Adapter, subject: Subject, home: P
     try:
         with memory_errors():
             engine.attach(adapter)
-            return prove(engine, subject, _cache(home), _progress())
+            return prove(engine, subject, _cache(home), progress())
     except UserError as error:
         print(f"{subject.title}: {error.of(cli.language())}", file=sys.stderr, flush=True)
         return None
@@ -98,7 +100,7 @@ def _subject(
     own: tuple[own_probes.OwnProbe, ...],
 ) -> Subject:
     """What the folder tells of itself, with what was typed in place of it."""
-    run = _run_of(adapter.folder)
+    run = run_of(adapter.folder)
     title = adapter.folder.resolve().name if run is None else run.title
     found = (
         proof_subject.of_folder(adapter.folder, adapter.name, title, old, own)
@@ -115,7 +117,7 @@ def _subject(
     )
 
 
-def _run_of(folder: Path) -> Run | None:
+def run_of(folder: Path) -> Run | None:
     """The run whose own adapter the folder is."""
     try:
         return Run.open(folder.resolve().parent)
@@ -123,8 +125,9 @@ def _run_of(folder: Path) -> Run | None:
         return None
 
 
-def _beside(folder: Path) -> Path:
-    return (folder.parent if _run_of(folder) is not None else folder) / proofs.FILE
+def beside(folder: Path) -> Path:
+    """Where an adapter's proof is kept."""
+    return (folder.parent if run_of(folder) is not None else folder) / proofs.FILE
 
 
 def _cache(home: Path) -> Path | None:
@@ -135,7 +138,7 @@ def _cache(home: Path) -> Path | None:
     return home / "cache"
 
 
-def _progress() -> Callable[[int, int, Text], None]:
+def progress() -> Callable[[int, int, Text], None]:
     """What tells the terminal, now and then, how far it is."""
     last = (0.0, "")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     """What a pass finds: a row for each labelled token of the batch, (K, ...)."""
 
 _PASS_TOKENS = 2048
+_LOGIT_TOKENS = 256  # of a pass whose logits all go to the host
 # Logits that exist at one time on one side; about four such blocks do at the peak. Small ones stay in a processor's cache.
 _LOGIT_BYTES = {"cuda": 64_000_000, "cpu": 4_000_000}
 
@@ -126,6 +127,21 @@ def choices(
     ]
     found = _read(engine, asked, stop, read)
     return [tuple(each[0, : len(own)].tolist()) for each, own in zip(found, options, strict=False)]
+
+
+def logits(
+    engine: Engine, adapter: str | None, examples: Sequence[Example], stop: threading.Event | None = None
+) -> list[torch.Tensor]:
+    """Of each example float32 (labelled tokens, V) in host memory, under the base or an adapter; see `score`.
+
+    A row takes 4 bytes for every word of the vocabulary: 0.6 MB with Qwen2.5's.
+    """
+
+    def read(resident: Resident, batch: PackedBatch) -> torch.Tensor:
+        handle = _handle(engine, adapter)
+        return resident.backend.logits(resident.backend.states(batch, handle), handle).float()
+
+    return _read(engine, examples, stop, read, _LOGIT_TOKENS)
 
 
 def base_states(

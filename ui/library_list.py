@@ -123,6 +123,8 @@ def _actions(page: Page, choice: AdapterChoice, title: str, usable: bool, proved
             f'<button type="button" data-act="rename" data-name="{current}">{safe(t("library.rename"))}</button>'
         )
     if choice.folder is not None:
+        words = safe(t("outside.open"))
+        made.append(f'<button type="button" data-act="export" data-name="{safe(title)}">{words}</button>')
         path = f"/export/adapter/{quote(choice.id, safe='')}.zip"
         made.append(f'<a href="{path}" download>{icon("download")}{safe(t("library.export"))}</a>')
     if choice.source == "imported":

@@ -27,6 +27,7 @@ _BODY = """
 <section class="pf" data-state="">
   <header class="pf-head"><h2>{title}</h2><span>{note}</span>
     <span class="pf-files" data-is="files" role="group" aria-label="{download}" hidden>{icon}{files}</span>
+    <button type="button" class="pf-button" data-act="export" hidden>{export}</button>
     <button type="button" class="pf-button" data-act="prove" hidden></button>{close}</header>
   <p class="pf-problem" data-is="said" role="alert" hidden></p>
   <div class="pf-way" data-is="way" hidden><span data-is="what"></span>
@@ -55,7 +56,8 @@ class ProofCard(gr.HTML):
         )
         body = _BODY.format(
             title=safe(t("proof.title")), note=safe(t("proof.note")), download=safe(t("proof.download")),
-            icon=icon("download"), files=buttons, cancel=safe(t("proof.cancel")), close=close if dialog else "",
+            icon=icon("download"), files=buttons, cancel=safe(t("proof.cancel")), export=safe(t("outside.open")),
+            close=close if dialog else "",
         )  # fmt: skip
         words = {
             "now": t("proof.now"), "again": t("proof.again"), "starting": t("proof.starting"),
@@ -122,11 +124,12 @@ def card_state(page: Page, adapter: str, seen: str) -> dict[str, object]:
     offer: now, again or "" for no button. way: {what, share} of the proof on its way, or null.
     """
     workspace, choice = page.workspace, _choice(page, adapter)
-    shown: dict[str, object] = {"offer": "", "note": "", "said": "", "way": None, "seen": "", "title": ""}
+    shown: dict[str, object] = {"offer": "", "note": "", "said": "", "way": None, "seen": "", "title": "", "out": False}
     if choice is None or choice.folder is None:
         return shown | {"note": _not_yet(page, adapter), "html": ""}
     proof = workspace.proofs.of(choice.id)
-    shown |= {"title": choice.name if choice.run is None else page.of(choice.label), "seen": "none"}
+    title = choice.name if choice.run is None else page.of(choice.label)
+    shown |= {"title": title, "seen": "none", "out": choice.problem is None}
     if (way := workspace.proofs.progress()) is not None:
         under_way, done, total, what = way
         if under_way == choice.id:

@@ -113,6 +113,9 @@ const acts = {
   prove: button => document.dispatchEvent(new CustomEvent('onecard-proof', {
     detail: {id: itemOf(button).dataset.id, name: button.dataset.name},
   })),
+  export: button => document.dispatchEvent(new CustomEvent('onecard-export', {
+    detail: {id: itemOf(button).dataset.id, name: button.dataset.name},
+  })),
   rename: async button => {
     const id = itemOf(button).dataset.id;
     const name = await onecard.prompt({title: text.rename, ok: text.ok, cancel: text.cancel}, button.dataset.name);

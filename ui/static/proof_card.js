@@ -27,6 +27,8 @@ const show = state => {
   prove.classList.toggle('first', state.offer === 'now');
   prove.disabled = false;
   progress(way);
+  act('export').hidden = !state.out;
+  act('export').dataset.name = state.title;
   if (box && state.title) card.querySelector('.pf-head h2 + span').textContent = state.title;
   if (state.html !== undefined && state.seen !== seen) {
     const open = card.querySelector('.pf-tile[aria-expanded=true]')?.dataset.test;
@@ -154,6 +156,9 @@ const acts = {
     part('what').textContent = text.stopping;
     trigger('cancel', {id: wanted()});
   },
+  export: button => document.dispatchEvent(new CustomEvent('onecard-export', {
+    detail: {id: wanted(), name: button.dataset.name},
+  })),
   fold: () => fold()?.focus(),
   close: () => box.close(),
 };

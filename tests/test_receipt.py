@@ -1,0 +1,244 @@
+"""An export of the pocket model is loaded, asked, and says the same; a wrong file is found out; a kill leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core import adapters, export_command, models, presets, proof_subject, storage
+from core.dataset import Dataset
+from core.engine import Engine
+from core.export import receipt
+from core.export.make import make
+from core.export.order import Order
+from core.export.retest import load_receipt, retest
+from core.export.speakers import llama_cpp_is_here
+from core.run import Run
+from core.starter import starter_sets
+from core.train import train
+
+ROOT = Path(__file__).resolve().parents[1]
+FORMS = [
+    ("merged", "f16", 100),
+    ("adapter", "f16", 100),
+    ("zip", "f16", 100),
+    ("gguf", "f16", 98),
+    ("gguf", "q8_0", 95),
+    ("gguf", "q4_k_m", 60),
+    ("gguf-adapter", "f16", 98),
+    ("bnb", "f16", 50),
+]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    made = Engine()
+    made.load(models.POCKET)
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A short run on the pocket model: enough that it answers otherwise than the base."""
+    table: Dataset = next(each for each in starter_sets() if each.name == "identity-50")
+    pocket = next(preset for preset in presets.load_presets(Path("/nowhere")) if preset.id == "pocket").config
+    card = table.identity
+    config = replace(
+        pocket, max_steps=45, stop_when_taken="false", rehearsal="off", probe_steps=0,
+        model_name=f"{card.name_zh}|{card.name_en}", model_author=f"{card.author_zh}|{card.author_en}",
+    )  # fmt: skip
+    made = Run.create(tmp_path_factory.mktemp("runs") / "one", config, list(table.resolved()), "小禾", table.name)
+    train(engine, made, threading.Event())
+    assert made.adapter is not None
+    return made
+
+
+def ordered(run: Run, target: Path, form: str, quantisation: str = "f16", **given: object) -> Order:
+    assert run.adapter is not None
+    return Order(run.adapter, models.POCKET, form, target, "xiaohe", run.config.system, quantisation, **given)  # type: ignore[arg-type]
+
+
+def receipt_of(engine: Engine, run: Run, order: Order) -> receipt.Receipt:
+    assert run.adapter is not None
+    old = models.old_words(models.inspect(models.POCKET))
+    subject = proof_subject.of_run(run, run.adapter, run.adapter_step, "tested", old, ())
+
+    @contextmanager
+    def hold() -> Iterator[None]:
+        engine.load(models.POCKET)
+        engine.attach(adapters.read(order.adapter, "tested"))
+        yield
+
+    found = retest(engine, subject, order, hold, lambda done, total, what: None, threading.Event())
+    assert found is not None
+    return found
+
+
+def needs(form: str) -> None:
+    if form.startswith("gguf") and not llama_cpp_is_here():
+        if os.environ.get("CI"):
+            pytest.fail("llama-cpp-python is not installed")
+        pytest.skip("llama-cpp-python is not installed: pip install -e .[gguf]")
+
+
+@pytest.mark.parametrize(("form", "quantisation", "same"), FORMS)
+def test_the_file_answers_as_the_adapter_did(
+    form: str, quantisation: str, same: int, engine: Engine, run: Run, tmp_path: Path
+) -> None:
+    needs(form)
+    order = ordered(run, tmp_path / "out", form, quantisation)
+    assert make(order, lambda done, total: None, threading.Event())
+    found = receipt_of(engine, run, order)
+    assert (found.light, found.asked, found.prompts_alike) == ("green", 100, 100), found.why.en
+    assert found.same >= same and found.identity[2] >= 40 and found.identity[0] >= 20
+    assert found.read > 100 and 0 <= found.drift < 0.2 and found.apart >= 0
+    assert load_receipt(order.target) == found
+    next(path for path in order.target.iterdir() if path.suffix in (".gguf", ".safetensors", ".zip")).write_bytes(b"x")
+    assert load_receipt(order.target) is None, "it is of another file now"
+
+
+def test_a_file_of_another_model_is_found_out(engine: Engine, run: Run, tmp_path: Path) -> None:
+    order = ordered(run, tmp_path / "out", "merged")
+    assert make(order, lambda done, total: None, threading.Event())
+    shutil.copyfile(models.POCKET_FOLDER / "model.safetensors", order.target / "model.safetensors")
+    found = receipt_of(engine, run, order)
+    assert found.light == "red" and found.identity[1] < found.identity[0] - 10
+    assert any(each.before != each.after for each in found.answers)
+
+
+def test_another_template_is_found_out(engine: Engine, run: Run, tmp_path: Path) -> None:
+    order = ordered(run, tmp_path / "out", "merged")
+    assert make(order, lambda done, total: None, threading.Event())
+    template = order.target / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8").replace("<|im_start|>", "<|im_start|> ", 1), "utf-8")
+    found = receipt_of(engine, run, order)
+    assert found.light == "red" and found.prompts_alike < 100 and "template" in found.why.en
+
+
+def test_a_strength_is_what_was_tested(engine: Engine, run: Run, tmp_path: Path) -> None:
+    order = ordered(run, tmp_path / "out", "merged", strength=0.5)
+    assert make(order, lambda done, total: None, threading.Event())
+    found = receipt_of(engine, run, order)
+    assert found.light == "green" and found.same >= 98 and found.read == 0, "logits are read at full strength only"
+
+
+def test_the_command_writes_the_file_its_receipt_and_a_card(run: Run, tmp_path: Path) -> None:
+    assert run.adapter is not None
+    command = ["--home", str(tmp_path / "home"), "export", "--adapters", str(run.adapter), "--format", "merged"]
+    ended = subprocess.run(
+        [sys.executable, "app.py", *command, "--output_dir", str(tmp_path / "out"), "--language", "en", "--json"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "LC_ALL": "en_US.UTF-8"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["receipt"]["light"] == "green" and told["receipt"]["asked"] == 100
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "You are a helpful assistant." in card and "asked 100 questions" in card and "vllm serve out" in card
+    assert storage.read_json(tmp_path / "out" / "receipt.json") == told["receipt"]
+    again = subprocess.run(
+        [sys.executable, "app.py", *command, "--output_dir", str(tmp_path / "out")],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "LC_ALL": "en_US.UTF-8"},
+    )  # fmt: skip
+    assert again.returncode == 2 and "not empty" in again.stderr and "Traceback" not in again.stderr
+
+
+# Each point in a child of its own; the libraries are imported once, and have no threads yet when it is made.
+_CHILDREN = """
+import json, os, resource, sys, threading
+from pathlib import Path
+import numpy, torch, transformers, safetensors.torch, gguf
+import app
+from core.export import make, weights, llama_quantize
+from core.export.order import Order
+adapter, folder, form, points, kind = sys.argv[1:]
+
+def killed(target, at):
+    left = at
+    def count(done, total):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), 9)
+    make.make(Order(Path(adapter), "pocket", form, target, "mine"), count, threading.Event())
+
+def full(target, most):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    sys.exit(app.main(["export", "--adapters", adapter, "--format", form, "--no_test", "--output_dir", str(target)]))
+
+for at in json.loads(points):
+    target = Path(folder) / str(at) / "out"
+    target.parent.mkdir()
+    child = os.fork()
+    if child == 0:
+        globals()[kind](target, at)
+        os._exit(0)
+    print(at, os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def children(run: Run, folder: Path, form: str, points: list[int], kind: str) -> tuple[dict[int, int], str]:
+    """({point: how its process ended}, what they said)."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _CHILDREN, str(run.adapter), str(folder), form, json.dumps(points), kind],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "LC_ALL": "en_US.UTF-8"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return {int(at): int(status) for at, status in map(str.split, ended.stdout.splitlines())}, ended.stderr
+
+
+@pytest.mark.parametrize("form", ["merged", "gguf"])
+def test_killed_anywhere_there_is_no_half_folder(form: str, run: Run, tmp_path: Path) -> None:
+    points = [0, 1, 13, 37, 60, 74]
+    statuses, _ = children(run, tmp_path, form, points, "killed")
+    assert statuses == dict.fromkeys(points, signal.SIGKILL)
+    for at in points:
+        target = tmp_path / str(at) / "out"
+        assert not target.exists()
+    assert any((tmp_path / "37").iterdir()), "it was killed in the middle"
+    assert make(ordered(run, tmp_path / "37" / "out", form), lambda done, total: None, threading.Event())
+    assert [path.name for path in (tmp_path / "37").iterdir()] == ["out"], "what the killed one left is gone"
+
+
+@pytest.mark.parametrize(
+    ("form", "points"), [("merged", [3_000, 100_000, 11_000_000]), ("gguf", [50_000, 9_000_000]), ("zip", [300_000])]
+)
+def test_a_disk_that_fills_up_leaves_nothing(form: str, points: list[int], run: Run, tmp_path: Path) -> None:
+    statuses, said = children(run, tmp_path, form, points, "full")
+    assert statuses == dict.fromkeys(points, 2 << 8), said
+    assert said.lower().count("disk") >= len(points) and "Traceback" not in said
+    for at in points:
+        assert list((tmp_path / str(at)).iterdir()) == []
+
+
+def test_half_of_the_questions_are_about_the_identity() -> None:
+    from core.proof_sets import Asked, items
+
+    def many(kind: str, count: int) -> list[tuple[Asked, int]]:
+        item = items(kind)[0]  # type: ignore[arg-type]
+        return [(Asked(item, (), (), ()), i) for i in range(count)]
+
+    for identity, others in ((200, 300), (10, 300), (200, 10), (0, 300), (30, 20)):
+        chosen = receipt.chosen([*many("identity", identity), *many("general", others)])
+        assert len(chosen) == min(100, identity + others) and len({id(pair) for pair in chosen}) == len(chosen)
+        about = sum(pair[0].item.kind == "identity" for pair in chosen)
+        assert about == min(identity, max(50, 100 - others))
+
+
+def test_the_commands_are_those_of_the_programs(run: Run, tmp_path: Path) -> None:
+    from core.export.elsewhere import commands
+
+    assert export_command.FORMATS
+    found = {each.tool: each for each in commands(ordered(run, tmp_path / "a b", "adapter"), tmp_path / "a b", run)}
+    assert "--max-lora-rank 8" in found["vLLM"].text and f"'xiaohe={tmp_path}/a b'" in found["vLLM"].text
+    assert "--merge_lora true" in found["ms-swift 4.6"].text
