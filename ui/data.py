@@ -39,7 +39,7 @@ class DataTab:
         with gr.Row(elem_classes="oc-columns"):
             with gr.Column(scale=7, min_width=480, elem_classes="oc-card oc-table-card"):
                 self._build_table()
-            with gr.Column(scale=3, min_width=300, elem_classes="oc-side"):
+            with gr.Column(scale=3, min_width=300, elem_classes="oc-beside"):
                 self._build_side()
 
     def _build_table(self) -> None:
