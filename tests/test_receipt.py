@@ -19,6 +19,7 @@ import pytest
 from core import adapters, export_command, models, presets, proof_subject, storage
 from core.dataset import Dataset
 from core.engine import Engine
+from core.errors import ModelError
 from core.export import receipt
 from core.export.make import make
 from core.export.order import Order
@@ -124,6 +125,26 @@ def test_another_template_is_found_out(engine: Engine, run: Run, tmp_path: Path)
     template.write_text(template.read_text("utf-8").replace("<|im_start|>", "<|im_start|> ", 1), "utf-8")
     found = receipt_of(engine, run, order)
     assert found.light == "red" and found.prompts_alike < 100 and "template" in found.why.en
+
+
+def test_another_base_of_the_same_shape_is_not_taken_for_the_one_that_was_merged(run: Run, tmp_path: Path) -> None:
+    order = ordered(run, tmp_path / "out", "merged")
+    assert make(order, lambda done, total: None, threading.Event())
+    shutil.copytree(
+        models.POCKET_FOLDER, tmp_path / "base", ignore=shutil.ignore_patterns("*.py", "wordings", "__pycache__")
+    )
+    engine = Engine()
+    subject = proof_subject.of_run(run, order.adapter, run.adapter_step, "tested", (), ())
+
+    @contextmanager
+    def hold() -> Iterator[None]:
+        engine.load(str(tmp_path / "base"))
+        engine.attach(adapters.read(order.adapter, "tested"))
+        yield
+
+    with pytest.raises(ModelError, match="The base in memory is base, the export was made from pocket"):
+        retest(engine, subject, order, hold, lambda done, total, what: None, threading.Event())
+    assert not (order.target / receipt.FILE).exists()
 
 
 def test_a_strength_is_what_was_tested(engine: Engine, run: Run, tmp_path: Path) -> None:

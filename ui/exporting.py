@@ -13,7 +13,6 @@ from pathlib import Path
 
 import gradio as gr
 
-from core import models
 from core.errors import UserError
 from core.export.exports import Now
 from core.export.order import FORMATS, LABELS, QUANTISATIONS, Order
@@ -108,11 +107,7 @@ class ExportDialog(gr.HTML):
         """Load an export once more and ask it."""
         exports = self.shown_on.workspace.exports
 
-        def again() -> None:
-            made = next(made for made in exports.made() if made.folder.name == str(event.name))
-            exports.test_again(str(event.id), made.folder)
-
-        return self._after(str(event.id), again)
+        return self._after(str(event.id), lambda: exports.test_again(str(event.id), str(event.name)))
 
     def on_remove(self, event: gr.EventData) -> str:
         """Delete an export; the browser has asked."""
@@ -200,8 +195,8 @@ def _order(page: Page, adapter: str, form: object) -> Order:
         asked["strength"] = float(given["strength"])
     if isinstance(given.get("name"), str) and given["name"].strip():
         asked["name"] = given["name"].strip()
-    if models.is_pocket(page.workspace.model):
-        asked["model"] = models.POCKET
-    elif page.workspace.model:
+    choice = page.workspace.library.find(adapter)
+    if choice is not None and choice.run is None:
+        # An imported one names its base as its tool did; the one chosen here is the one that it answers on.
         asked["model"] = page.workspace.model
     return page.workspace.exports.order(adapter, **asked)

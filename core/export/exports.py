@@ -133,9 +133,7 @@ class Exports:
 
     def remove(self, name: str) -> None:
         """Delete an export for good. Raises ModelError for one that is not there, BusyError while it is made."""
-        made = next((made for made in self.made() if made.folder.name == name), None)
-        if made is None:
-            raise ModelError(Text(f"没有名为“{name[:80]}”的导出。", f"There is no export “{name[:80]}”."))
+        made = self._named(name)
         if self._now is not None and self._now.order.target == made.folder:
             raise BusyError(_ONE_AT_A_TIME)
         shutil.rmtree(made.folder)
@@ -146,12 +144,18 @@ class Exports:
         order.check()
         self._begin(adapter_id, order, write=True)
 
-    def test_again(self, adapter_id: str, folder: Path) -> None:
-        """Test an export that is there. Raises BusyError, or ModelError for a folder that is none."""
+    def test_again(self, adapter_id: str, name: str) -> None:
+        """Test an export that is there. Raises BusyError, or ModelError for one that is not."""
         choice = self._library.get(adapter_id)
         if choice.folder is None:
             raise ModelError(Text("这个适配器没有文件。", "This adapter has no files."))
-        self._begin(adapter_id, order_of(folder, choice.folder), write=False)
+        self._begin(adapter_id, order_of(self._named(name).folder, choice.folder), write=False)
+
+    def _named(self, name: str) -> Made:
+        found = next((made for made in self.made() if made.folder.name == name), None)
+        if found is None:
+            raise ModelError(Text(f"没有名为“{name[:80]}”的导出。", f"There is no export “{name[:80]}”."))
+        return found
 
     def stop(self) -> None:
         """Give up the export under way; what is whole stays."""

@@ -22,6 +22,7 @@ from core.export.order import Format, Order
 from core.export.receipt import Receipt, Said
 from core.export.speakers import EngineSpeaker, GgufSpeaker, Speaker, llama_cpp_is_here
 from core.export.weights import Weights
+from core.models import ModelInfo
 from core.proof_subject import Subject
 from core.prove import questions, suite_of
 from core.text import Text
@@ -53,6 +54,7 @@ def retest(
     with hold(), memory_errors():
         resident = engine.resident
         assert resident is not None
+        _check_base(resident.info, order)
         asked = receipt.chosen(questions(subject, suite_of(resident.info)))
         # Read at full strength only: what scores texts knows no other.
         readable = order.strength == 1.0
@@ -68,6 +70,18 @@ def retest(
     if made is not None:
         storage.write_json(order.target / receipt.FILE, receipt.to_json(made))
     return made
+
+
+def _check_base(loaded: ModelInfo, order: Order) -> None:
+    """What is asked must be what was merged: another base of the same shape would look well, and be another model."""
+    if loaded.folder != models.inspect(order.model).folder:
+        raise ModelError(
+            Text(
+                f"现在载入的基座是 {loaded.label}，这个导出用的是 {order.model}，没有复测。请在训练页选回那个基座，再按“再测一次”。",
+                f"The base in memory is {loaded.label}, the export was made from {order.model}; it was not tested. Choose that "
+                "base on the Train tab, then press Test again.",
+            )
+        )
 
 
 def _blank(order: Order, against: Mapping[str, str], four_bits: bool) -> Receipt:
