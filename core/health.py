@@ -82,6 +82,7 @@ def _refusing(known: content.Known, dataset: Dataset, config: TrainConfig, count
     count = None if count_tokens is None else _counter(count_tokens)
     return [
         *content.unfilled(known),
+        *content.unfilled_system(config, dataset.identity),
         *content.missing(known),
         *content.lengths(known, config, count, exact),
     ]

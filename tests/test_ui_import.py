@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from core import formats
 from core.dataset import Identity, Message, Row
 from core.errors import DatasetError
+from core.text import Text
 from core.workspace import Workspace
 from ui import prepare_environment, rows
 from ui.edits import Edits
@@ -145,6 +146,18 @@ def test_a_file_arrives_in_pieces_and_once() -> None:
         arrivals.put(TOKEN, "x", 1, 0, b"x")
 
 
+def test_files_that_broke_off_make_room_for_new_ones() -> None:
+    arrivals = Arrivals()
+    arrivals.put(TOKEN, "whole", 1, 0, b"x")
+    for i in range(80):
+        arrivals.put(f"{i:032x}", "broken off", 2, 0, b"x")
+    assert arrivals.take(TOKEN) == ("whole", b"x")
+    assert arrivals.put(f"{79:032x}", "broken off", 2, 1, b"y") == 2
+    arrivals.drop([f"{79:032x}", "unknown"])
+    with pytest.raises(DatasetError):
+        arrivals.take(f"{79:032x}")
+
+
 def test_the_route_takes_pieces_and_answers_in_the_language_of_the_page(workspace: Workspace) -> None:
     from ui.server import create_app
 
@@ -159,6 +172,8 @@ def test_the_route_takes_pieces_and_answers_in_the_language_of_the_page(workspac
     assert "limit" in send(TOKEN, 10**9, "en").json()["error"]
     assert send("../../etc/passwd", 2).status_code == 404 and send("short", 2).status_code == 400
     assert send(TOKEN, "many").status_code == 400
+    assert client.delete(f"/import/file/{TOKEN}").status_code == 204
+    assert send(TOKEN, 3).json() == {"received": 2}  # begun anew
     for kind in ("json", "jsonl", "csv", "messages", "sharegpt", "swift", "llamafactory"):
         answer = client.get(f"/export/dataset/{workspace.datasets()[0]}.{kind}")
         assert answer.status_code == 200 and answer.content, kind
@@ -172,10 +187,18 @@ def test_what_a_file_gives_is_shown_before_anything_is_done(data: object) -> Non
     assert "a.jsonl" in html and "rows: 2" in html and "utf-8" in html
     assert "Xiaohe?" in html  # as it will be trained, the identity card filled in
     assert "&lt;b&gt;yes&lt;/b&gt;" in html and "<b>yes" not in html
-    assert "blank rows, not trained on: 1" in html
+    assert "blank rows, not trained on: 1" in html and "without the system prompt of the training settings" in html
     assert [source.name for source in sources] == ["a.jsonl"]
     html, sources = brought(data, ("a.json", b"[{]"))
     assert "a.json" in html and "as it was" in html and sources == ()
+
+
+def test_files_of_an_unknown_kind_are_left_out_and_named_where_others_came_with_them(data: object) -> None:
+    html, sources = brought(data, ("README.md", b"# About"), ("a.jsonl", GOOD), ("b.jsonl", GOOD), ("LICENSE", b"MIT"))
+    assert [source.name for source in sources] == ["a.jsonl", "b.jsonl"]
+    assert "README.md, LICENSE" in html
+    html, sources = brought(data, ("README.md", b"# About"))
+    assert "Unknown kind of file (.md)" in html and sources == ()
 
 
 def test_every_kind_of_question_is_asked_and_its_answer_taken(data: object) -> None:
@@ -239,6 +262,65 @@ def test_a_yes_replaces_appends_or_opens_a_new_table(data: object, workspace: Wo
     assert put(data, "replace", (), name, []).keys() == {data.importing.box, data.importing.sources}  # nothing was read
 
 
+def test_a_row_that_holds_only_a_system_prompt_stays_above_what_is_added(data: object, workspace: Workspace) -> None:
+    name = workspace.create("t", [Row(system="kept")]).name
+    _, sources = brought(data, ("file.jsonl", GOOD))
+    data.page.edits.open("visit", name)
+    put(data, "append", sources, name, [Row(system="kept"), Row()])
+    assert workspace.dataset(name).rows == (Row(system="kept"), *sources[0].imported.rows)
+
+
+def test_rows_are_not_said_to_be_in_where_another_page_saves_between_the_two_saves(
+    data: object, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = workspace.create("t", ROWS).name
+    edits, save = data.page.edits, data.page.edits.save
+    for page in ("visit", "other"):
+        edits.open(page, name)
+    theirs = workspace.dataset(name).with_rows(ROWS[:2])
+
+    def between(session: str, dataset: object, **how: object) -> bool:
+        stored = save(session, dataset, **how)
+        return save("other", theirs, force=True) and stored
+
+    monkeypatch.setattr(edits, "save", between)
+    done = data.put_rows(Visit(), ROWS[:1], Text("换", "change"), name, ROWS, "", "", "", "")
+    assert not done.done and done.shown[data.conflict]["visible"] and data.table not in done.shown
+    assert workspace.dataset(name) == theirs
+
+
+def test_a_mend_that_a_conflict_kept_away_is_not_said_to_be_done(
+    data: object, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.config import TrainConfig
+    from ui import notify
+
+    said: list[str] = []
+    monkeypatch.setattr(notify, "say", said.append)
+    monkeypatch.setattr(notify, "warn", said.append)
+    mine = workspace.create("t", [*ROWS, Row()])
+    for page in ("visit", "other"):
+        data.page.edits.open(page, mine.name)
+    data.doctor._data = data
+    checked = data.doctor._checked(mine, TrainConfig())
+    kind = next(found.kind for found in checked.findings if found.mends)
+    assert data.page.edits.save("other", mine.with_rows(ROWS[:2]))
+    asked = Visit(check=data.doctor._checks.keep(checked), kind=kind, act="0")
+    shown = data.doctor.on_mend(Visit(), asked, mine.name, mine.rows, "", "", "", "")
+    assert shown[data.conflict]["visible"] and len(said) == 1 and "nothing was done" in said[0]
+
+
+def test_rows_for_a_table_that_is_gone_are_not_said_to_be_in(data: object, workspace: Workspace) -> None:
+    name, _ = workspace.create("t", ROWS).name, workspace.create("next")
+    _, sources = brought(data, ("file.jsonl", GOOD))
+    data.page.edits.open("visit", name)
+    workspace.delete(name)
+    for how in ("append", "replace"):
+        shown = put(data, how, sources, name, ROWS)
+        html, kept = said(data, shown)
+        assert "deleted or renamed" in html and kept == sources and shown[data.shown] == "next"
+
+
 def test_a_conflict_keeps_both_tables_as_they_were(data: object, workspace: Workspace) -> None:
     name = workspace.create("t", ROWS).name
     _, sources = brought(data, ("file.jsonl", GOOD))
@@ -249,6 +331,8 @@ def test_a_conflict_keeps_both_tables_as_they_were(data: object, workspace: Work
     for how in ("append", "replace", "new"):
         shown = put(data, how, sources, name, [*ROWS, Row("typed", "", "here")])
         assert shown[data.conflict]["visible"] and data.table not in shown
+        html, kept = said(data, shown)
+        assert "nothing was done" in html and 'data-how="append"' in html and kept == sources
     assert workspace.dataset(name) == theirs and "file" not in workspace.datasets()
 
 

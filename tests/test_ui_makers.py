@@ -108,6 +108,13 @@ def test_ticked_rows_go_below_the_table_and_held_out_questions_among_ones_own(di
     assert again["level"] == "bad" and len(dialog.workspace.dataset("mine").rows) == 8
 
 
+def test_a_row_that_holds_only_a_system_prompt_stays(dialog: Dialog) -> None:
+    rows = [Row(system="留下"), Row()]
+    dialog.workspace.save(dialog.workspace.dataset("mine").with_rows(rows))
+    told, _ = dialog.put(rows=[{"instruction": "问", "output": "答"}])
+    assert told["done"] and dialog.workspace.dataset("mine").rows == (rows[0], Row("问", "", "答"))
+
+
 def test_what_a_browser_would_not_send_changes_nothing(dialog: Dialog) -> None:
     row, held = {"instruction": "q", "output": "a"}, dialog.held
     wrong: list[dict[str, object]] = [

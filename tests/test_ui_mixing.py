@@ -35,6 +35,9 @@ def test_each_deed_changes_what_it_names_and_nothing_else(card: Mixing, tmp_path
     assert after(event("add", "general#30"), "mine", "", "2") == ("general#30", "2")
     assert after(event("add", "code"), "mine", "general#30", "2") == ("general#30 code#40", "2")
     assert after(event("add", "general"), "mine", "", "1") == ("general#50", "1")  # a small table is not drowned
+    # How many rows a set has is known once it is here.
+    assert after(event("add", "Org/elsewhere"), "mine", "", "1") == ("Org/elsewhere", "1")
+    assert after(event("add", "Org/elsewhere#7"), "mine", "", "1") == ("Org/elsewhere#7", "1")
     spaced = tmp_path / "my rows.jsonl"
     spaced.write_text('{"instruction": "q", "input": "", "output": "a"}\n' * 3)
     assert after(event("add", f"{spaced}#2"), "mine", "", "1") == (f'"{spaced}#2"', "1")
@@ -53,6 +56,9 @@ def test_what_cannot_be_is_refused_and_changes_nothing(card: Mixing) -> None:
     for deed, value, index in (("repeat", "0", 0), ("repeat", "1001", 0), ("count", "0", 0), ("count", "1.5", 0)):
         with pytest.raises(ConfigError):
             card.after(event(deed, value, index), "mine", "general#30", "1")
+    for name in ("~nosuchuser/x", "n" * 300):
+        with pytest.raises(DatasetError):
+            card.after(event("add", name), "mine", "", "1")
     with pytest.raises(DatasetError, match="nothing-here"):
         card.after(event("add", "nothing-here"), "mine", "", "1")
 

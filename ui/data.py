@@ -13,6 +13,7 @@ from core.tables import OVERWRITTEN
 from core.text import Text
 from ui import fields, notify
 from ui.doctor import Doctor
+from ui.edits import Put
 from ui.importing import Importing
 from ui.mixing import Mixing
 from ui.page import Page
@@ -248,30 +249,36 @@ class DataTab:
         update = shown.get(self.table, gr.update())
         return {**shown, self.table: {**update, "reveal": reveal(name, row)}}
 
-    def put_rows(self, request: gr.Request, rows_after: Sequence[Row], why: Text, *held: object) -> Shown:
+    def put_rows(self, request: gr.Request, rows_after: Sequence[Row], why: Text, *held: object) -> Put:
         """Make the shown table hold `rows_after` and store it, as one change that a person can undo in the table.
 
         `why` names the change in the table's history. `held` is what the event's inputs gave for `held`; the event's
         outputs are `opened`. Raises DatasetError, and changes nothing, for more rows than a table may have. Where
-        another page changed the table meanwhile, nothing is changed either, and the banner asks which one counts.
+        another page changed the table meanwhile, nothing is changed either, the banner asks which one counts, and the
+        answer's `problem` says it; so it does where the table is gone, and another one was opened.
         """
         return self.put_table(request, table_of(held).with_rows(rows_after), why, *held)
 
-    def put_table(self, request: gr.Request, after: Dataset, why: Text, *held: object) -> Shown:
+    def put_table(self, request: gr.Request, after: Dataset, why: Text, *held: object) -> Put:
         """As `put_rows`: rows and identity card of `after`; its name does not count."""
         dataset = table_of(held)
         if not self._listed(dataset.name):
-            return self._open(dataset.name, request)
+            return Put(self._open(dataset.name, request), self.page.t("data.put.gone"))
         check_limits(after.rows)
-        if not self.page.edits.save(request.session_hash, dataset):  # what was typed last is a step of its own
-            return self._conflict(dataset.name)
-        self.page.edits.save(request.session_hash, replace(after, name=dataset.name), why=why)
+        edits, session = self.page.edits, request.session_hash
+        # What was typed last is a step of its own; another page may save before either.
+        if not edits.save(session, dataset) or not edits.save(session, replace(after, name=dataset.name), why=why):
+            return self._not_put(dataset.name)
         cells, now = card(after.identity), saved_now()
-        return {
+        shown = {
             self.table: gr.update(value=after.rows, identity=cells, dataset=dataset.name, saved=now),
             **dict(zip(self.identity, cells.values(), strict=True)),
             self.conflict: gr.update(visible=False),
         }
+        return Put(shown)
+
+    def _not_put(self, name: str) -> Put:
+        return Put(self._conflict(name), self.page.t("data.put.conflict"))
 
     def leave_for(self, request: gr.Request, name: Callable[[], str], *held: object) -> Shown:
         """Open the table that `name` gives; what was typed in the shown one is kept."""
@@ -280,22 +287,22 @@ class DataTab:
             return self._conflict(dataset.name)
         return self._open(name(), request)
 
-    def put_below(self, request: gr.Request, rows: Sequence[Row], why: Text, *held: object) -> Shown:
+    def put_below(self, request: gr.Request, rows: Sequence[Row], why: Text, *held: object) -> Put:
         """As `put_rows`: `rows` below what was written in the shown table."""
         dataset = table_of(held)
-        above = [row for row in dataset.rows if not row.is_blank]
-        shown = self.put_rows(request, [*above, *rows], why, *held)
-        if self.shown in shown or self.table not in shown or not rows:
-            return shown  # another table was opened, or none changed
-        return {**shown, self.table: {**shown[self.table], "reveal": reveal(dataset.name, len(above))}}
+        above = [row for row in dataset.rows if row != Row()]
+        put = self.put_rows(request, [*above, *rows], why, *held)
+        if not put.done or not rows:
+            return put
+        return Put({**put.shown, self.table: {**put.shown[self.table], "reveal": reveal(dataset.name, len(above))}})
 
-    def put_new(self, request: gr.Request, name: str, rows: Sequence[Row], why: Text, *held: object) -> Shown:
+    def put_new(self, request: gr.Request, name: str, rows: Sequence[Row], why: Text, *held: object) -> Put:
         """As `put_rows`: open a new table of `rows` under a free name like `name`, with this table's identity."""
         dataset = table_of(held)
         check_limits(rows)
         if not self._may_leave(request, dataset):
-            return self._conflict(dataset.name)
-        return self._open(self.page.workspace.create(name, rows, dataset.identity, why).name, request)
+            return self._not_put(dataset.name)
+        return Put(self._open(self.page.workspace.create(name, rows, dataset.identity, why).name, request))
 
     def on_elsewhere(self, request: gr.Request, shown: str, name: str | None) -> object:
         """Another tab of this page changed the table `name`: show it if it is the one that is open."""

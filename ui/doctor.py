@@ -179,9 +179,12 @@ class Doctor:
             return gr.skip()
         done = mended(checked.dataset, mend)
         why = Text(f"体检：{mend.label.zh}", f"Doctor: {mend.label.en}")
-        shown = self._data.put_rows(request, done.dataset.rows, why, *held)
-        notify.say(self.page.t("doctor.done", what=self.page.of(done.summary)))
-        return shown
+        put = self._data.put_rows(request, done.dataset.rows, why, *held)
+        if put.done:
+            notify.say(self.page.t("doctor.done", what=self.page.of(done.summary)))
+        else:
+            notify.warn(put.problem)
+        return put.shown
 
 
 def _mend_of(checked: Checked | None, kind: object, act: object) -> Mend | None:

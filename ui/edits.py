@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from core.dataset import Dataset, Row
 from core.errors import DatasetError
@@ -14,6 +15,19 @@ from ui.import_files import Arrivals
 
 _REMEMBERED = 4000
 _MOST_READ = 3
+
+
+@dataclass(frozen=True)
+class Put:
+    """What became of rows that were to go into a table: what the page shows now, and why nothing was stored, if so."""
+
+    shown: Mapping[object, object]
+    problem: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether they are stored."""
+        return not self.problem
 
 
 class Edits:

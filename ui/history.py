@@ -66,9 +66,11 @@ def wire(page: Page, panel: HistoryPanel, data: DataTab) -> None:
         at = history_draw.moment(version.at) if version else ""
         why = Text(zh=f"恢复第 {number} 版（{at}）", en=f"Restored version {number} ({at})")
         put = data.put_table(request, tables.version(name, number), why, *held)
-        if data.table in put:
+        if put.done:
             notify.say(page.t("history.restored", number=number))
-        return put
+        else:
+            notify.warn(put.problem)
+        return put.shown
 
     def on_back(request: gr.Request, event: gr.EventData, *held: object) -> Shown:
         """A deleted table is there again and open; what was typed in the one before is kept."""

@@ -85,9 +85,10 @@ def _details(page: Page, run: Run, started: Event, reason: str | None) -> list[t
         said = t(key, name=run.dataset, number=stamp.version, digest=stamp.sha256[:12])
         lines.append((t("history.data"), said))
     lines += _sources(page, run)
-    if (cut := run.last("truncated")) is not None:
+    for which, cut in run.truncated.items():
         counts = {name: f"{cut[name]:,}" for name in ("left_out", "cut", "tokens_cut")}
-        lines.append((t("how.truncated"), t("how.truncated.value", **counts)))
+        label = t("how.truncated.held" if which == "evaluation" else "how.truncated")
+        lines.append((label, t("how.truncated.value", **counts)))
     odd, values = fields.changed(config, TrainConfig()), config.as_dict()
     if said := [fields.said(page.language, name, values[name]) for name in odd if name != "adapters"]:
         lines.append((t("how.changed"), t("list.comma").join(said)))

@@ -27,7 +27,10 @@ _FRAME = """
   <div class="im-found" data-is="found" aria-live="polite"></div>
 </dialog>
 <div class="im-drop" data-is="drop" hidden><span>{drop}</span></div>"""
-_ACCEPT = ".json,.jsonl,.ndjson,.csv,.tsv,.tab,.txt,.xlsx,.parquet,.zip,.yaml,.yml"
+# What a file with rows may end with.
+ENDINGS = (
+    ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".txt", ".xlsx", ".parquet", ".zip", ".yaml", ".yml",
+)  # fmt: skip
 _ROLES = {"system": "import.role.system", "user": "import.role.user", "assistant": "import.role.assistant"}
 _PARTS: dict[Part, str] = {
     "question": "import.part.question", "input": "import.part.input", "answer": "import.part.answer",
@@ -36,7 +39,7 @@ _PARTS: dict[Part, str] = {
 _WAYS = (("new", "import.new", ""), ("replace", "import.replace", ""), ("append", "import.append", "im-yes"))
 _KEYED = (".json", ".jsonl", ".ndjson", ".parquet", ".zip")
 _NUMBERED = re.compile(r"\(\d+\)")
-_SHOWN_ROWS, _SHOWN_CHARACTERS = 5, 600
+_SHOWN_ROWS, _SHOWN_CHARACTERS, _SHOWN_NAMES = 5, 600, 8
 
 
 def frame(page: Page) -> str:
@@ -46,7 +49,7 @@ def frame(page: Page) -> str:
         "close": "import.close", "hint": "import.hint", "pasted": "import.pasted", "read": "import.read",
         "drop": "import.drop",
     }  # fmt: skip
-    return _FRAME.format(accept=_ACCEPT, **{place: safe(page.t(key)) for place, key in words.items()})
+    return _FRAME.format(accept=",".join(ENDINGS), **{place: safe(page.t(key)) for place, key in words.items()})
 
 
 def problem(page: Page, why: str) -> str:
@@ -61,10 +64,16 @@ def question(page: Page, name: str, asked: Asked) -> str:
     return f'<h3>{safe(name)}</h3><p class="im-ask">{safe(page.of(asked.text))}</p>{made}'
 
 
-def found(page: Page, read: Sequence[tuple[str, Imported]], identity: Identity) -> str:
-    """What files gave: format, encoding, rows, what was interpreted, the first rows as they are trained, what now."""
+def found(page: Page, read: Sequence[tuple[str, Imported]], identity: Identity, beside: Sequence[str] = ()) -> str:
+    """What files gave: format, encoding, rows, what was interpreted, the first rows as they are trained, what now.
+
+    `beside` names the files that came with them and were not read.
+    """
     rows = [row for _, imported in read for row in imported.rows]
     parts = [_file(page, name, imported) for name, imported in read]
+    if beside:
+        names = page.t("list.comma").join(beside[:_SHOWN_NAMES]) + ("…" if len(beside) > _SHOWN_NAMES else "")
+        parts.append(f'<p class="im-calm">{safe(page.t("import.beside", count=len(beside), names=names))}</p>')
     if not rows:
         return "".join(parts) + problem(page, page.t("import.none"))
     written = [row for row in rows if not row.is_blank]

@@ -10,6 +10,7 @@ import re
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _TOKEN = re.compile(r"[0-9a-f]{32}")
-_MOST_FILES, _FORGOTTEN_SECONDS = 64, 600.0
+MOST_FILES = 64
+_FORGOTTEN_SECONDS = 600.0
 
 
 def add(app: FastAPI, arrivals: Arrivals) -> None:
-    """Add the route: PUT /import/file/TOKEN."""
-    app.add_route("/import/file/{token}", arrivals.answer, methods=["PUT"])
+    """Add the route: PUT /import/file/TOKEN, and DELETE for a file that is not wanted any more."""
+    app.add_route("/import/file/{token}", arrivals.answer, methods=["PUT", "DELETE"])
 
 
 @dataclass
@@ -53,6 +55,9 @@ class Arrivals:
         """A piece of a file (headers x-name, x-offset, x-size): {received}, or {error} in the language of the page."""
         language: Language = "en" if request.query_params.get("language") == "en" else "zh"
         token = request.path_params["token"]
+        if request.method == "DELETE":
+            self.drop([token])
+            return Response(status_code=204)
         try:
             offset, size = int(request.headers.get("x-offset", "0")), int(request.headers.get("x-size", "0"))
         except ValueError:
@@ -69,7 +74,10 @@ class Arrivals:
         return JSONResponse({"received": received})
 
     def put(self, token: str, name: str, size: int, offset: int, data: bytes) -> int:
-        """Add a piece; how many bytes there are now. Raises DatasetError for too large a file, or one too many."""
+        """Add a piece; how many bytes there are now. Raises DatasetError for too large a file, or one too many.
+
+        Where there is no room, the file that broke off longest ago makes it.
+        """
         if size > MAX_BYTES:
             most = MAX_BYTES // 1_000_000
             raise DatasetError(
@@ -81,13 +89,8 @@ class Arrivals:
         with self._lock:
             self._forget()
             if token not in self._files:
-                if len(self._files) >= _MOST_FILES:
-                    raise DatasetError(
-                        Text(
-                            f"一次最多导入 {_MOST_FILES} 个文件。请分几次导入，或者打包成 zip。",
-                            f"At most {_MOST_FILES} files at once. Import them in parts, or as a zip.",
-                        )
-                    )
+                if len(self._files) >= MOST_FILES:
+                    self._make_room()
                 self._files[token] = _Arrival(name, size)
             arrival = self._files[token]
             arrival.seen = time.monotonic()
@@ -112,6 +115,24 @@ class Arrivals:
                 "The file did not arrive whole; nothing was imported. Choose it again.",
             )
         )
+
+    def drop(self, tokens: Iterable[str]) -> None:
+        """Forget files that are not wanted any more, whole or not; one that is unknown is none."""
+        with self._lock:
+            for token in tokens:
+                if arrival := self._files.pop(token, None):
+                    arrival.file.close()
+
+    def _make_room(self) -> None:
+        unfinished = [token for token, arrival in self._files.items() if arrival.received < arrival.size]
+        if not unfinished:
+            raise DatasetError(
+                Text(
+                    f"一次最多导入 {MOST_FILES} 个文件。请分几次导入，或者打包成 zip。",
+                    f"At most {MOST_FILES} files at once. Import them in parts, or as a zip.",
+                )
+            )
+        self._files.pop(min(unfinished, key=lambda token: self._files[token].seen)).file.close()
 
     def _forget(self) -> None:
         old = time.monotonic() - _FORGOTTEN_SECONDS

@@ -22,6 +22,8 @@ from core.errors import UserError
 from core.formats import Choices, Imported, Undecided
 from core.text import Text
 from ui import import_draw, notify, pieces
+from ui.edits import Put
+from ui.import_files import MOST_FILES
 from ui.page import Page
 from ui.pieces import heading, icon
 from ui.rows import check_limits
@@ -44,19 +46,23 @@ class Table(Protocol):
     opened: list[gr.components.Component | gr.Row]
     identity: list[gr.Textbox]
 
-    def put_rows(self, request: gr.Request, rows_after: Sequence[Row], why: Text, *held: object) -> Shown: ...
-    def put_below(self, request: gr.Request, rows: Sequence[Row], why: Text, *held: object) -> Shown: ...
-    def put_new(self, request: gr.Request, name: str, rows: Sequence[Row], why: Text, *held: object) -> Shown: ...
+    def put_rows(self, request: gr.Request, rows_after: Sequence[Row], why: Text, *held: object) -> Put: ...
+    def put_below(self, request: gr.Request, rows: Sequence[Row], why: Text, *held: object) -> Put: ...
+    def put_new(self, request: gr.Request, name: str, rows: Sequence[Row], why: Text, *held: object) -> Put: ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to read: a file, several that belong together, or a text; and what was decided about it."""
+    """One thing to read: a file, several that belong together, or a text; and what was decided about it.
+
+    `beside` names the files that came with it and are not read.
+    """
 
     name: str
     read: Callable[[Choices], Imported]
     choices: Choices = field(default_factory=Choices)
     imported: Imported | None = None
+    beside: tuple[str, ...] = ()
 
 
 class ImportBox(gr.HTML):
@@ -71,6 +77,7 @@ class ImportBox(gr.HTML):
             "failed": "import.failed",
         }  # fmt: skip
         said = {place: page.t(key) for place, key in words.items()}
+        said["many"] = page.t("import.many", count=MOST_FILES)
         super().__init__(
             html_template=import_draw.frame(page),
             js_on_load=pieces.with_labels({**said, "language": page.language}, _read("import_box.js")),
@@ -121,6 +128,7 @@ class Importing:
         try:
             files = [self.page.edits.arrivals.take(str(token)) for token in tokens]
         except UserError as error:
+            self.page.edits.arrivals.drop(map(str, tokens))
             return self._refused(error)
         return self._show(_sources(files), card)
 
@@ -145,16 +153,18 @@ class Importing:
             return self._closed()
         name = sources[0].name
         why = Text(f"导入 {name}", f"import of {name}")
-        put = {"replace": self.table.put_rows, "append": self.table.put_below}.get(str(event.how))
+        into = {"replace": self.table.put_rows, "append": self.table.put_below}.get(str(event.how))
         try:
-            if put is not None:
-                after = put(request, rows, why, *held)
+            if into is not None:
+                put = into(request, rows, why, *held)
             else:
-                after = self.table.put_new(request, PurePath(name).stem, rows, why, *held)
+                put = self.table.put_new(request, PurePath(name).stem, rows, why, *held)
         except UserError as error:
             return self._refused(error, keep=sources)
-        notify.say(self.page.t("import.done" if put is not None else "import.done.new", count=len(rows)))
-        return {**after, **self._closed()}
+        if not put.done:
+            return {**put.shown, **self._not_put(put.problem, sources, [str(word or "") for word in held[-4:]])}
+        notify.say(self.page.t("import.done" if into is not None else "import.done.new", count=len(rows)))
+        return {**put.shown, **self._closed()}
 
     def on_failed(self) -> str:
         """A fault of ours; the toast has the details."""
@@ -171,13 +181,21 @@ class Importing:
                 return {self.box: _value(html), self.sources: (*done, *sources[place:])}
             except UserError as error:
                 return self._refused(error)
-        read = [(source.name, source.imported) for source in done if source.imported]
         try:
-            check_limits([row for _, imported in read for row in imported.rows])
+            check_limits([row for source in done if source.imported for row in source.imported.rows])
         except UserError as error:
             return self._refused(error)
-        html = import_draw.found(self.page, read, Identity(*(word or "" for word in card)))
-        return {self.box: _value(html), self.sources: tuple(done)}
+        return {self.box: _value(self._found(done, card)), self.sources: tuple(done)}
+
+    def _found(self, sources: Sequence[Source], card: Sequence[str]) -> str:
+        read = [(source.name, source.imported) for source in sources if source.imported]
+        beside = [name for source in sources for name in source.beside]
+        return import_draw.found(self.page, read, Identity(*(word or "" for word in card)), beside)
+
+    def _not_put(self, why: str, sources: tuple[Source, ...], card: Sequence[str]) -> Shown:
+        """Say it above what was found, which is still there to be put."""
+        html = import_draw.problem(self.page, why) + self._found(sources, card)
+        return {self.box: _value(html), self.sources: sources}
 
     def _refused(self, error: UserError, keep: tuple[Source, ...] = ()) -> Shown:
         return {self.box: _value(import_draw.problem(self.page, self.page.of(error.text))), self.sources: keep}
@@ -187,11 +205,19 @@ class Importing:
 
 
 def _sources(files: Sequence[tuple[str, bytes]]) -> tuple[Source, ...]:
-    """A dataset_info.json and the files that came with it are one source; any other file is one by itself."""
+    """A dataset_info.json and the files that came with it are one source; any other file is one by itself.
+
+    Files whose ending says that they hold no rows, such as a README.md, are left out where others came with them.
+    """
     if len(files) > 1 and any(PurePath(name).name == _INFO for name, _ in files):
         together = dict(files)
         return (Source(_INFO, lambda chosen: formats.read_files(together, chosen)),)
-    return tuple(_file(name, data) for name, data in files)
+    known = [PurePath(name).suffix.lower() in import_draw.ENDINGS for name, _ in files]
+    if all(known) or not any(known):
+        return tuple(_file(name, data) for name, data in files)
+    first, *others = (_file(*file) for file, reads in zip(files, known, strict=True) if reads)
+    beside = tuple(name for (name, _), reads in zip(files, known, strict=True) if not reads)
+    return (replace(first, beside=beside), *others)
 
 
 def _file(name: str, data: bytes) -> Source:

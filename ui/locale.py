@@ -84,6 +84,14 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "“{name}”已经在另一个页面删除或改名了。",
         "“{name}” was deleted or renamed on another page.",
     ),
+    "data.put.conflict": (
+        "另一个页面改过这个数据集，所以什么都没有动。请先在表格上方选择保留哪一份，再试一次。",
+        "Another page changed this dataset, so nothing was done. Choose above the table which version counts; try again.",
+    ),
+    "data.put.gone": (
+        "这个数据集已经在另一个页面删除或改名，所以什么都没有动。现在打开的是另一个，看清楚之后再试一次。",
+        "This dataset was deleted or renamed on another page, so nothing was done. Another one is open now: look, then try again.",
+    ),
     "data.conflict.reload": ("读取另一个页面的版本", "Take the other version"),
     "data.conflict.keep": ("保存这里的版本", "Keep this version"),
     "identity.title": ("身份", "Identity"),

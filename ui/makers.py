@@ -139,21 +139,21 @@ class Makers(gr.HTML):
         try:
             rows, probes = _sent(page, dataset, event)
             why = _both("makers.history.card" if event.mode == "card" else "makers.history.model", count=len(rows))
-            above = [row for row in dataset.rows if not row.is_blank]
+            above = [row for row in dataset.rows if row != Row()]
             put = data.put_rows(request, [*above, *rows], why, *held)
         except UserError as error:
             return {self: _told({"said": error.of(page.language), "level": "bad"})}
-        if data.table not in put:
-            return {**put, self: _told({"said": page.t("makers.conflict"), "level": "bad"})}
+        if not put.done:
+            return {**put.shown, self: _told({"said": put.problem, "level": "bad"})}
         said = page.t("makers.added", count=len(rows))
         try:
             if probes:
                 own_probes.save(page.workspace.home, [*own_probes.load(page.workspace.home), *probes])
                 said += f" {page.t('makers.added.probes', count=len(probes))}"
         except UserError as error:  # the rows are in, whatever becomes of the questions
-            return {**put, self: _told({"said": f"{said} {error.of(page.language)}", "level": "bad"})}
+            return {**put.shown, self: _told({"said": f"{said} {error.of(page.language)}", "level": "bad"})}
         notify.say(said)
-        return {**put, self: _told({"done": True})}
+        return {**put.shown, self: _told({"done": True})}
 
     def on_reword(self, request: gr.Request, event: gr.EventData) -> Iterator[str]:
         """Other wordings of the chosen rows, as the base model gives them."""

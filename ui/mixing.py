@@ -13,7 +13,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from core import mix, scenarios
+from core import mix, scenarios, storage
 from core.config import build, fact_of
 from core.errors import UserError
 from core.mix import Part
@@ -133,17 +133,17 @@ class Mixing:
     def _added(self, typed: str, name: str, parts: Sequence[tuple[str, int | None]]) -> list[tuple[str, int | None]]:
         """What was typed, with twice as many rows as the table has where no count was given."""
         page, found = self.page, list[tuple[str, int | None]]()
-        quoted = (
-            typed if '"' in typed or not Path(typed.rpartition("#")[0] or typed).expanduser().exists() else f'"{typed}"'
-        )
+        there_is = '"' not in typed and storage.path_of(typed.rpartition("#")[0] or typed) is not None
+        quoted = f'"{typed}"' if there_is else typed
         for source, count in mix.parse(quoted):
             if any(source == known for known, _ in parts):
                 notify.warn(page.t("mix.twice", name=source))
                 continue
             try:
                 there = len(page.workspace.sources.find(source).rows)
-            except Elsewhere:
-                there = 500
+            except Elsewhere:  # how many there are is known once it is here
+                found.append((source, count))
+                continue
             wanted = min(there, max(50, 2 * self._own(name)))
             found.append((source, wanted if count is None and there > wanted else count or there))
         return found
@@ -314,7 +314,7 @@ class _Drawing:
         if len(self.parts) > 1 or self.parts[0].rows != self.parts[0].available:
             options.append(f'<option value="none">{safe(t("mix.scenario.alone"))}</option>')
         taken = {part.name for part in self.parts}
-        names = [name for name in (*BUILT_IN, *page.workspace.datasets()) if name not in taken]
+        names = [name for name in dict.fromkeys((*BUILT_IN, *page.workspace.datasets())) if name not in taken]
         known = "".join(f'<option value="{safe(name)}"></option>' for name in names)
         return (
             f'<div class="mx-foot"><select data-deed="scenario" data-key="scenario" aria-label="{safe(t("mix.scenario.label"))}">'

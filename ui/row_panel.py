@@ -80,11 +80,12 @@ class RowPanel(gr.HTML):
         """Draw the row that the browser sent."""
         card, settings = values[:4], values[4:]
         try:
-            row = clean([event.row])[0].resolved(Identity(*(str(word or "").strip() for word in card)))
+            identity = Identity(*(str(word or "").strip() for word in card))
+            row = clean([event.row])[0].resolved(identity)
             if not row.output.strip():
                 html = note(self._page.t("row.unanswered"))
             else:
-                view = self._page.workspace.row_view(row, self._config(settings))
+                view = self._page.workspace.row_view(row, self._config(settings), identity)
                 html = draw(self._page, view, event.all is True)
         except UserError as error:
             html = checklist([("bad", error.of(self._page.language))])

@@ -38,10 +38,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "makers.adding": ("正在放进表格…", "Adding…"),
     "makers.added": ("放进了 {count} 行。", "Rows added: {count}."),
     "makers.added.probes": ("另存了 {count} 道检验题。", "Proof questions kept: {count}."),
-    "makers.conflict": (
-        "另一个页面改过这个表格，没有放进去。请先回到表格选择保留哪一份。",
-        "Another page changed this table, so nothing was added. Choose in the table which one counts.",
-    ),
     "makers.elsewhere": (
         "表格已经换成了另一个，没有放进去。请关上再打开这个窗口。",
         "Another table is open now, so nothing was added. Close this window and open it again.",

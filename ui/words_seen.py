@@ -7,6 +7,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "choice.cut": ("从前面截断", "cut at the beginning"),
     "choice.leave_out": ("略去这些行", "leave out"),
     "how.truncated": ("过长的行", "Rows too long"),
+    "how.truncated.held": ("过长的验证行", "Evaluation rows too long"),
     "how.truncated.value": (
         "略去 {left_out} 行，从前面截断 {cut} 行（共 {tokens_cut} 个词元）",
         "{left_out} left out, {cut} cut at the beginning ({tokens_cut} tokens)",

@@ -118,3 +118,34 @@ def test_a_dropped_file_and_a_pasted_text_become_datasets_of_their_own(
     counted(page, 2)
     assert [row.output for row in workspace.dataset("dropped").rows] == ["你好呀", "拜拜"]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def drop(page: Page, files: int, size: int) -> None:
+    page.evaluate(
+        """([files, size]) => {
+            const data = new DataTransfer();
+            for (let i = 0; i < files; i++) data.items.add(new File(['x'.repeat(size)], `${i}.jsonl`));
+            for (const name of ['dragenter', 'drop']) {
+                document.body.dispatchEvent(new DragEvent(name, {dataTransfer: data, bubbles: true, cancelable: true}));
+            }
+        }""",
+        [files, size],
+    )
+
+
+def test_too_many_files_are_refused_with_a_sentence_and_none_is_sent(opened: Page) -> None:
+    page, sent = opened, []
+    page.on("request", lambda request: sent.append(request.url) if "/import/file/" in request.url else None)
+    drop(page, 65, 1)
+    page.wait_for_selector("dialog.im .im-said")
+    assert "最多导入 64 个文件" in page.inner_text("dialog.im .im-said") and not sent
+
+
+def test_closing_the_dialog_gives_back_what_was_on_its_way(opened: Page) -> None:
+    page = opened
+    page.route("**/import/file/**", lambda route: route.continue_() if route.request.method == "DELETE" else None)
+    drop(page, 2, 10)
+    page.wait_for_selector("dialog.im.is-busy")
+    with page.expect_request(lambda request: request.method == "DELETE" and "/import/file/" in request.url) as gone:
+        page.click("dialog.im [data-act=close]")
+    assert gone.value.response().status == 204

@@ -81,15 +81,16 @@ function map() {
 
 const token = () => [...crypto.getRandomValues(new Uint8Array(16))].map(n => n.toString(16).padStart(2, '0')).join('');
 
-async function sendOne(file, name, stop, told) {
-  const id = token(), address = `/import/file/${id}?language=${text.language}`;
+const addressOf = id => `/import/file/${id}?language=${text.language}`;
+
+async function sendOne(id, file, name, stop, told) {
   let at = 0, tries = 0;
   do {
     const headers = {'x-name': encodeURIComponent(name), 'x-offset': at, 'x-size': file.size};
     let answer;
     try {
       const piece = file.slice(at, Math.min(file.size, at + PIECE));
-      answer = await (await fetch(address, {method: 'PUT', headers, body: piece, signal: stop.signal})).json();
+      answer = await (await fetch(addressOf(id), {method: 'PUT', headers, body: piece, signal: stop.signal})).json();
     } catch (error) {
       if (stop.signal.aborted || ++tries > 3) throw error;
       await new Promise(done => setTimeout(done, 500 * tries));
@@ -100,26 +101,31 @@ async function sendOne(file, name, stop, told) {
     at = answer.received;
     tries = 0;
   } while (at < file.size);
-  return id;
 }
 
 async function send(files) {
   if (!files.length || sending) return;
+  if (files.length > MOST_FILES) {
+    open('found');
+    return say(text.many);
+  }
   const own = sending = new AbortController();
   const total = files.reduce((sum, [file]) => sum + file.size, 0) || 1;
   let done = 0;
   part('found').replaceChildren();
   open('found');
   way(text.sending, 0);
+  const tokens = [];
   try {
-    const tokens = [];
-    for (const [file, name] of files.slice(0, MOST_FILES)) {
-      tokens.push(await sendOne(file, name, own, size => way(text.sending, (done += size) / total)));
+    for (const [file, name] of files) {
+      tokens.push(token());
+      await sendOne(tokens.at(-1), file, name, own, size => way(text.sending, (done += size) / total));
     }
     way(text.reading);
     trigger('read', {files: tokens});
   } catch (error) {
     if (!own.signal.aborted) say(error.said ?? text.failed);
+    for (const id of tokens) fetch(addressOf(id), {method: 'DELETE', keepalive: true}).catch(() => {});
   }
   if (sending === own) sending = null;
 }
@@ -128,7 +134,7 @@ async function send(files) {
 async function dropped(items) {
   const found = [];
   const walk = async (entry, path) => {
-    if (found.length >= MOST_FILES || entry.name.startsWith('.')) return;
+    if (found.length > MOST_FILES || entry.name.startsWith('.')) return;
     if (entry.isFile) {
       found.push([await new Promise((done, fail) => entry.file(done, fail)), path + entry.name]);
     } else {
