@@ -167,6 +167,6 @@ def _ragged(cells: list[str], names: list[str]) -> Text:
     en = "a separator is missing or the file is cut off" if few else "put quotation marks around cells with separators"
     shown = shorten(names)
     return Text(
-        f"有 {len(cells)} 格，表头有 {len(names)} 列（{shown}）：{zh}。",
-        f"has {len(cells)} cells, the header has {len(names)} ({shown}): {en}.",
+        f"有 {len(cells)} 格，表头有 {len(names)} 列（{shown.zh}）：{zh}。",
+        f"has {len(cells)} cells, the header has {len(names)} ({shown.en}): {en}.",
     )

@@ -81,6 +81,10 @@ class Identity:
 
         return _PLACEHOLDER.sub(value, text)
 
+    def resolve_alone(self, text: str) -> str:
+        """`resolve` of a text that belongs to no row, in its own language."""
+        return self.resolve(text, language_of(_PLACEHOLDER.sub("", text)))
+
 
 def placeholders(text: str) -> list[str]:
     """The placeholders that occur in `text`, as written."""
@@ -110,7 +114,8 @@ class Row:
 
     `instruction` and `input` stay apart because the table, alpaca files and exports keep them apart; the question the
     model sees is `instruction + "\\n" + input` (ms-swift's and LLaMA-Factory's rule). `provenance` is no part of what a
-    row says: two rows that differ in it alone are equal.
+    row says: two rows that differ in it alone are equal. A conversation has one form, so that every file gives it back:
+    a system prompt that begins the history is `system`, a question that ends it is the question where there is none.
     """
 
     instruction: str = ""
@@ -119,6 +124,18 @@ class Row:
     system: str = ""
     history: tuple[Message, ...] = ()
     provenance: Provenance | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Bring the conversation into its one form; of two system prompts both are kept, a blank line between them."""
+        turns, system, question = list(self.history), self.system, self.instruction
+        while turns and turns[0].role == "system":
+            own = turns.pop(0).content
+            system = "\n\n".join(dict.fromkeys(filter(None, (system, own))))
+        while turns and not (question or self.input) and turns[-1].role == "user":
+            question = turns.pop().content
+        if len(turns) < len(self.history):
+            for name, value in (("history", tuple(turns)), ("system", system), ("instruction", question)):
+                object.__setattr__(self, name, value)
 
     @property
     def question(self) -> str:
@@ -177,7 +194,10 @@ def to_json(row: Row) -> dict[str, object]:
     """The row as one JSON object: alpaca keys, or `messages` when there is a history, and where it came from."""
     whence = provenance_json(row)
     if row.history:
-        turns = row.messages()
+        # Not row.messages(): a question of blanks comes back as it was.
+        turns = [Message("system", row.system)] if row.system else []
+        turns += [*row.history, *([Message("user", row.question)] if row.question else [])]
+        turns.append(Message("assistant", row.output))
         value: dict[str, object] = {"messages": [{"role": m.role, "content": m.content} for m in turns]}
         return value | ({"input": row.input} if row.input else {}) | whence
     value = {"instruction": row.instruction, "input": row.input, "output": row.output}

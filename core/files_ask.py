@@ -39,8 +39,8 @@ def ask(listing: Listing) -> Asked | None:
         return None
     shown = shorten(keys)
     text = Text(
-        f"看不出哪一列是问题、哪一列是回答，请指出。这里有的是：{shown}。",
-        f"Which column is the question and which the answer cannot be told; choose them. Found: {shown}.",
+        f"看不出哪一列是问题、哪一列是回答，请指出。这里有的是：{shown.zh}。",
+        f"Which column is the question and which the answer cannot be told; choose them. Found: {shown.en}.",
     )
     if listing.form in ("csv", "tsv", "xlsx") and looks_like_data(keys):
         first = {f"({number + 1})": key for number, key in enumerate(keys)}
@@ -101,22 +101,22 @@ def check_parts(parts: Mapping[str, str], listing: Listing) -> None:
         if part not in PARTS:
             raise DatasetError(
                 Text(
-                    f"没有“{part}”这个部分，可以用的是：{shorten(list(PARTS))}。",
-                    f"There is no part “{part}”; the parts are: {shorten(list(PARTS))}.",
+                    f"没有“{part}”这个部分，可以用的是：{shorten(list(PARTS)).zh}。",
+                    f"There is no part “{part}”; the parts are: {shorten(list(PARTS)).en}.",
                 )
             )
         if key and key not in keys:
             raise DatasetError(
                 Text(
-                    f"文件里没有“{key}”这一列，有的是：{shorten(keys)}。",
-                    f"The file has no column “{key}”. It has: {shorten(keys)}.",
+                    f"文件里没有“{key}”这一列，有的是：{shorten(keys).zh}。",
+                    f"The file has no column “{key}”. It has: {shorten(keys).en}.",
                 )
             )
     if not (parts.get("messages") or (parts.get("question") and parts.get("answer"))):
         raise DatasetError(
             Text(
-                f"请指出问题和回答两列，或 messages 一列。有的是：{shorten(keys)}。",
-                f"Name the columns of question and answer, or of messages. There are: {shorten(keys)}.",
+                f"请指出问题和回答两列，或 messages 一列。有的是：{shorten(keys).zh}。",
+                f"Name the columns of question and answer, or of messages. There are: {shorten(keys).en}.",
             )
         )
 

@@ -288,7 +288,7 @@ def _which(listed: tuple[tuple[str, str], ...]) -> Asked:
 
 def _unknown(name: str, names: list[str]) -> DatasetError:
     shown = shorten(names)
-    return DatasetError(Text(f"没有“{name}”，有的是：{shown}。", f"There is no “{name}”. There are: {shown}."))
+    return DatasetError(Text(f"没有“{name}”，有的是：{shown.zh}。", f"There is no “{name}”. There are: {shown.en}."))
 
 
 def _nothing_here(sets: Mapping[str, Mapping[str, object]]) -> DatasetError:
@@ -297,9 +297,9 @@ def _nothing_here(sets: Mapping[str, Mapping[str, object]]) -> DatasetError:
     return DatasetError(
         Text(
             f"这是 LLaMA-Factory 的 {INFO}：它列出 {len(sets)} 份数据，自己没有行，它们的文件也不在旁边。"
-            f"请连同数据文件一起导入（文件夹或 zip），如：{shown}。",
+            f"请连同数据文件一起导入（文件夹或 zip），如：{shown.zh}。",
             f"This is LLaMA-Factory's {INFO}: it lists {len(sets)} set{'s' * (len(sets) > 1)} and holds no rows, and none "
-            f"of their files is here. Bring the data files too (a folder or zip), such as: {shown}.",
+            f"of their files is here. Bring the data files too (a folder or zip), such as: {shown.en}.",
         )
     )
 

@@ -62,8 +62,8 @@ class Sheet:
             notes.insert(
                 0,
                 Text(
-                    f"读的是工作表“{self.name}”，没有读：{others}。",
-                    f"Read from sheet “{self.name}”; not read: {others}.",
+                    f"读的是工作表“{self.name}”，没有读：{others.zh}。",
+                    f"Read from sheet “{self.name}”; not read: {others.en}.",
                 ),
             )
         if restored:
@@ -109,7 +109,7 @@ def sheet(data: bytes, entry: str) -> Sheet:
     if entry and entry not in names:
         shown = shorten(names)
         raise DatasetError(
-            Text(f"没有工作表“{entry}”，有的是：{shown}。", f"There is no sheet “{entry}”. There are: {shown}.")
+            Text(f"没有工作表“{entry}”，有的是：{shown.zh}。", f"There is no sheet “{entry}”. There are: {shown.en}.")
         )
     if entry:
         return _read(book, entry, formulas, tuple(name for name in names if name != entry))
@@ -128,7 +128,7 @@ def sheet(data: bytes, entry: str) -> Sheet:
 
 
 def _described(found: Sheet) -> str:
-    return f"{len(found.lines) - 1} × {shorten([cell for cell in found.lines[0][1] if cell], 6)}"
+    return f"{len(found.lines) - 1} × {shorten([cell for cell in found.lines[0][1] if cell], 6).en}"
 
 
 def _open(data: bytes, values: bool) -> Workbook:
@@ -225,14 +225,14 @@ class _Cells:
         if self._numbers:
             count, shown = len(self._numbers), shorten(self._numbers, _SHOWN)
             yield Text(
-                f"{count} 个单元格是数字或日期，按值写成了文字：{shown}。",
-                f"Cells with numbers or dates, written as text by their value: {count} ({shown}).",
+                f"{count} 个单元格是数字或日期，按值写成了文字：{shown.zh}。",
+                f"Cells with numbers or dates, written as text by their value: {count} ({shown.en}).",
             )
         if self._computed:
             count, shown = len(self._computed), shorten(self._computed, _SHOWN)
             yield Text(
-                f"{count} 个单元格是公式，用的是文件里存的结果：{shown}。",
-                f"Cells with formulas, taken by the result stored in the file: {count} ({shown}).",
+                f"{count} 个单元格是公式，用的是文件里存的结果：{shown.zh}。",
+                f"Cells with formulas, taken by the result stored in the file: {count} ({shown.en}).",
             )
 
 

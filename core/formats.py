@@ -58,6 +58,14 @@ _NO_LINE_END = Text(
 _CUT = Broken(
     Text("文件在一个字的中间结束，最后一行不完整。", "The file ends in the middle of a character, in its last row.")
 )
+_ZIP_IN_ZIP = Text(
+    "这是压缩包里的压缩包，不会再往里读。请先解压，再导入里面的文件。",
+    "This is a zip archive inside a zip archive, which is not opened. Unpack it and import the file in it.",
+)
+_NAMES_ITSELF = Text(
+    "它把自己写成了数据文件，里面没有行。请把 file_name 改成放着行的文件。",
+    "It names itself as the file with the rows and holds none. Set file_name to the file that holds them.",
+)
 _PASTED = Text("粘贴的内容", "Pasted text")
 _SHOWN_BROKEN, _SHOWN_LINES = 20, 12
 
@@ -127,7 +135,10 @@ def _naming(name: Text) -> Iterator[None]:
         raise DatasetError(text, error.row) from None
 
 
-def _read(data: bytes, filename: str, choices: Choices, plan: Plan | None = None) -> Imported:
+def _read(
+    data: bytes, filename: str, choices: Choices, plan: Plan | None = None, of_set: bool = False, packed: bool = False
+) -> Imported:
+    """`of_set`: whether it is one of several files; `packed`: whether it came out of a zip archive."""
     files_set.check_size(len(data), MAX_BYTES)
     suffix = PurePath(filename).suffix.lower()
     if data.startswith(b"PAR1"):
@@ -138,8 +149,12 @@ def _read(data: bytes, filename: str, choices: Choices, plan: Plan | None = None
             sheet = files_xlsx.sheet(data, choices.entry)
             found = _rows(lambda salvage: (_BINARY, sheet.listing(header, salvage)), choices, plan)
             return replace(found, entry=sheet.name if sheet.siblings else "")
-        return _read_set(files_set.archive(data), choices)
+        if packed:
+            raise DatasetError(_ZIP_IN_ZIP)
+        return _read_set(files_set.archive(data), choices, packed=True)
     if suffix == ".json" and files_set.is_info(data):
+        if of_set and PurePath(filename).name == files_set.INFO:
+            raise DatasetError(_NAMES_ITSELF)
         return _read_set({files_set.INFO: files_set.Opener.of(data)}, choices)
 
     def listing(salvage: bool) -> tuple[Decoded, Listing]:
@@ -154,13 +169,14 @@ def _read(data: bytes, filename: str, choices: Choices, plan: Plan | None = None
     return _rows(listing, choices, plan)
 
 
-def _read_set(files: Mapping[str, files_set.Opener], choices: Choices) -> Imported:
+def _read_set(files: Mapping[str, files_set.Opener], choices: Choices, packed: bool = False) -> Imported:
     """One of several files: the one there is, or the one that was chosen."""
     chosen = files_set.choose(files, choices.entry)
     name = _shown(chosen.name)
     try:
         with _naming(Text(name, name)):
-            found = _read(chosen.data(), chosen.name, replace(choices, entry=chosen.inner), chosen.plan)
+            inner = replace(choices, entry=chosen.inner)
+            found = _read(chosen.data(), chosen.name, inner, chosen.plan, of_set=True, packed=packed)
     except Undecided as question:
         raise Undecided(chosen.outer(question.asked), question.row, question.text) from None
     return replace(found, notes=(*chosen.notes, *found.notes), entry=chosen.shown(found.entry))
@@ -213,8 +229,8 @@ def _left_out(broken: Sequence[Broken]) -> Iterator[Text]:
         else:
             lines = shorten([str(place.line) for place in places], _SHOWN_LINES)
             yield Text(
-                f"没有导入 {len(places)} 行（文件第 {lines} 行）：{what.zh}",
-                f"Left out {len(places)} rows (lines {lines}): {what.en}",
+                f"没有导入 {len(places)} 行（文件第 {lines.zh} 行）：{what.zh}",
+                f"Left out {len(places)} rows (lines {lines.en}): {what.en}",
             )
     if len(groups) > _SHOWN_BROKEN:
         more = sum(map(len, list(groups.values())[_SHOWN_BROKEN:]))

@@ -65,11 +65,12 @@ class ControlStrings:
         """The conversation with a stand-in for each control string that was typed, and what each stands for."""
         if not any(self._pattern.search(message.content) for message in messages):
             return list(messages), {}
-        mark = unused_character(messages)
+        # Two marks: with one, the end of a stand-in and the beginning of the next would look like a stand-in too.
+        opening, closing = unused_characters(messages)
         stands: dict[str, str] = {}
 
         def stand_in(match: re.Match[str]) -> str:
-            return stands.setdefault(match[0], f"{mark}{len(stands)}{mark}")
+            return stands.setdefault(match[0], f"{opening}{len(stands)}{closing}")
 
         kept = [Message(message.role, self._pattern.sub(stand_in, message.content)) for message in messages]
         return kept, {stand: string for string, stand in stands.items()}
@@ -77,8 +78,14 @@ class ControlStrings:
 
 def unused_character(messages: Sequence[Message]) -> str:
     """A character that no message holds."""
+    return unused_characters(messages)[0]
+
+
+def unused_characters(messages: Sequence[Message]) -> tuple[str, str]:
+    """Two characters that no message holds."""
     used = set().union(*(message.content for message in messages))
-    return next(chr(code) for code in range(_FIRST_MARK, _LAST_MARK) if chr(code) not in used)
+    free = (chr(code) for code in range(_FIRST_MARK, _LAST_MARK) if chr(code) not in used)
+    return next(free), next(free)
 
 
 def restored(text: str, stands: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -240,14 +240,21 @@ def _unwrap(record: Record) -> Listing | None:
     notes = [Text(f"行取自“{lists[0]}”。", f"Rows taken from “{lists[0]}”.")]
     if others := [key for key in value if key != lists[0]]:
         shown = shorten(others)
-        notes.append(Text(f"忽略了文件里的其他内容：{shown}。", f"Ignored beside it: {shown}."))
+        notes.append(Text(f"忽略了文件里的其他内容：{shown.zh}。", f"Ignored beside it: {shown.en}."))
     return Listing(tuple(Record(row, record.line) for row in rows), "json", tuple(notes))
 
 
-def shorten(words: list[str], most: int = 12) -> str:
-    """Names for a sentence: at most `most` of them, each at most 40 characters."""
-    shown = ", ".join(word if len(word) <= 40 else f"{word[:40]}…" for word in words[:most])
-    return f"{shown}, … (+{len(words) - most})" if len(words) > most else shown
+def shorten(words: Sequence[str], most: int = 12) -> Text:
+    """Names for a sentence: at most `most` of them, each as `shortened`."""
+    shown, more = [shortened(word) for word in words[:most]], len(words) - most
+    rest = Text(f"、…（另有 {more} 个）", f", … (+{more})") if more > 0 else Text("", "")
+    return Text("、".join(shown) + rest.zh, ", ".join(shown) + rest.en)
+
+
+def shortened(word: str) -> str:
+    """A name for a sentence: at most 40 characters, none of them a control character or half of one."""
+    shown = "".join(c if c.isprintable() else "�" for c in word[:40])
+    return shown if len(word) <= 40 else f"{shown}…"
 
 
 def _value(text: str, at: int, rows: int) -> tuple[object, int]:
@@ -257,7 +264,7 @@ def _value(text: str, at: int, rows: int) -> tuple[object, int]:
     except json.JSONDecodeError as error:
         raise _error(text, error.pos, _advice(error), rows) from None
     except _DuplicateKeyError as error:
-        key = shorten([error.key])
+        key = shortened(error.key)
         raise _error(
             text,
             at,

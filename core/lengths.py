@@ -108,11 +108,11 @@ def cut_findings(found: Finding, lengths: Sequence[Length], limit: int) -> list[
     kept = tuple(row for row, length in pairs if length.refused is not None)
     findings = []
     if kept:
-        shown = ", ".join(str(row + 1) for row in kept[:_SHOWN]) + (", …" if len(kept) > _SHOWN else "")
+        shown = numbers_of(kept)
         text = Text(
-            zh=f"{len(kept):,} 行无法截断：第 {shown} 行。系统提示词和回答本身就超过 {limit:,} 词元，而它们不会被截断。"
+            zh=f"{len(kept):,} 行无法截断：第 {shown.zh} 行。系统提示词和回答本身就超过 {limit:,} 词元，而它们不会被截断。"
             "请缩短，或调大“最大长度”。",
-            en=f"{len(kept):,} too long to be cut: row {shown}. System prompt and answer alone are over {limit:,} tokens, and "
+            en=f"{len(kept):,} too long to be cut: row {shown.en}. System prompt and answer alone are over {limit:,} tokens, and "
             "these are never cut. Shorten, or raise Maximum length.",
         )
         findings.append(replace(found, level="bad", text=text, rows=kept, kind="uncuttable"))
@@ -122,7 +122,8 @@ def cut_findings(found: Finding, lengths: Sequence[Length], limit: int) -> list[
         each_zh = "、".join(f"第 {row + 1} 行（{_said(length).zh}）" for row, length in cut[:_SHOWN])
         each_en = ", ".join(f"row {row + 1} ({_said(length).en})" for row, length in cut[:_SHOWN])
         text = Text(
-            zh=f"{len(cut):,} 行超过最大长度 {limit:,}，训练时从前面截去共 {tokens:,} 个词元，回答不受影响：{each_zh}{more}。",
+            zh=f"{len(cut):,} 行超过最大长度 {limit:,}，训练时从前面截去共 {tokens:,} 个词元，回答不受影响："
+            f"{each_zh}{'、' + more if more else ''}。",
             en=f"{len(cut):,} over the maximum length of {limit:,}; {tokens:,} tokens are cut from their beginnings, the answers "
             f"stay: {each_en}{', ' + more if more else ''}.",
         )
@@ -162,8 +163,14 @@ def mixed_findings(lengths: Sequence[Length], limit: int) -> list[Finding]:
 
 
 def _places(rows: Sequence[int]) -> Text:
-    shown = ", ".join(str(row + 1) for row in rows[:_SHOWN]) + (", …" if len(rows) > _SHOWN else "")
-    return Text(zh=f"按抽取顺序第 {shown} 行", en=f"row {shown} in the order drawn")
+    shown = numbers_of(rows)
+    return Text(zh=f"按抽取顺序第 {shown.zh} 行", en=f"row {shown.en} in the order drawn")
+
+
+def numbers_of(rows: Sequence[int]) -> Text:
+    """The first row numbers, counted from 1, for a sentence."""
+    shown = [*(str(row + 1) for row in rows[:_SHOWN]), *(["…"] if len(rows) > _SHOWN else [])]
+    return Text(zh="、".join(shown), en=", ".join(shown))
 
 
 def _said(length: Length) -> Text:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from core import duration, estimate, health, lora, models, rehearsal, row_view, truncation
 from core.config import TrainConfig
-from core.dataset import Dataset, Row
+from core.dataset import Dataset, Identity, Row
 from core.device import memory_allowed
 from core.doctor.facts import Facts
 from core.encode import Encoder, encoder_for
@@ -19,7 +19,7 @@ from core.engine import Engine
 from core.errors import DatasetError, WontFitError
 from core.estimate import Fits
 from core.health import Finding
-from core.lengths import Length, Lengths, cut_findings, mixed_findings
+from core.lengths import Length, Lengths, cut_findings, mixed_findings, numbers_of
 from core.models import ModelInfo
 from core.row_view import RowView
 from core.run import Run
@@ -55,6 +55,7 @@ class Previews:
         self, table: Dataset, rows: Sequence[Row], config: TrainConfig, engine: Engine, runs: Sequence[Run]
     ) -> Preview:
         """`rows`: the table's and what is mixed in, resolved. `runs` are searched for a measured speed."""
+        config = filled(config, table.identity)
         info = models.inspect(config.model)
         encoder = self.encoder(info, engine)
         mixed = len(rows) - sum(not row.is_blank for row in table.rows) * config.dataset_repeat
@@ -93,6 +94,7 @@ class Previews:
 
     def findings(self, table: Dataset, mixed: int, config: TrainConfig, engine: Engine) -> tuple[Finding, ...]:
         """What there is to know of the table alone: quick for a large one, whose rows are not all tokenised for it."""
+        config = filled(config, table.identity)
         info = models.inspect(config.model)
         return tuple(self._findings(table, mixed, config, info, self.encoder(info, engine)))
 
@@ -138,6 +140,7 @@ class Previews:
         Raises DatasetError with the first bad row of the table or of what is mixed in, WontFitError if the card is too
         small for every way of running it.
         """
+        config = filled(config, table.identity)
         info = models.inspect(config.model)
         encoder = self.encoder(info, engine)
         check_rows(table, mixed, config, self._counter(info, encoder, config), self._facts)
@@ -158,6 +161,12 @@ class Previews:
         return lambda row: self._lengths.of([row], config, info, encoder)[0].tokens
 
 
+def filled(config: TrainConfig, card: Identity) -> TrainConfig:
+    """The settings with the system prompt's placeholders replaced, as they are frozen and trained with."""
+    system = card.resolve_alone(config.system)
+    return config if system == config.system else replace(config, system=system)
+
+
 def _refused(table: Dataset, lengths: Sequence[Length]) -> list[Finding]:
     """Rows that the model's template refuses. `lengths`: of the table's own rows first."""
     places = [i for i, row in enumerate(table.rows) if not row.is_blank]
@@ -165,8 +174,8 @@ def _refused(table: Dataset, lengths: Sequence[Length]) -> list[Finding]:
     if not refused:
         return []
     shown, rows = refused[0][1], tuple(place for place, _ in refused)
-    numbers = ", ".join(str(place + 1) for place in rows[:5]) + (", …" if len(rows) > 5 else "")
-    text = Text(zh=f"第 {numbers} 行：{shown.zh}", en=f"Row {numbers}: {shown.en}")
+    numbers = numbers_of(rows)
+    text = Text(zh=f"第 {numbers.zh} 行：{shown.zh}", en=f"Row {numbers.en}: {shown.en}")
     return [Finding("bad", text, rows, kind="template")]
 
 

@@ -16,7 +16,7 @@ from core.dataset import Message, Provenance, Role, Row
 from core.errors import DatasetError
 from core.files_ask import ask, check_parts
 from core.files_choices import Undecided, note_of
-from core.json_records import Broken, Listing, Number, Record, Unreadable, shorten
+from core.json_records import Broken, Listing, Number, Record, Unreadable, shorten, shortened
 from core.text import Text
 
 _ROLES: dict[str, Role] = {
@@ -28,6 +28,9 @@ _ROLES: dict[str, Role] = {
     "bot": "assistant",
 }
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
+# How other tools mark an answer that is not to be learned: ms-swift and OpenAI on a turn, KTO on a row.
+_TURN_MARKS = ("loss", "weight")
+_ROW_MARKS = ("label", "kto_tag")
 _EXPECTED = Text(
     "需要问题和回答两列（如 instruction + output、question + answer、query + response），或 messages。",
     "A question and an answer are needed (such as instruction + output, question + answer, query + response), "
@@ -112,14 +115,14 @@ def _columns_of(
     shown = shorten(list(keys))
     if parts is None:
         what = Text(
-            f"{_EXPECTED.zh}这里有的是：{shown or '（空）'}。", f"{_EXPECTED.en} Found: {shown or '(nothing)'}."
+            f"{_EXPECTED.zh}这里有的是：{shown.zh or '（空）'}。", f"{_EXPECTED.en} Found: {shown.en or '(nothing)'}."
         )
         raise _IncompleteError(what, reader.index, reader.line)
     missing = shorten(
         [key for part, key in parts.items() if part in ("question", "answer", "messages") and key not in value]
     )
     raise reader.refuse(
-        Text(f"没有“{missing}”这一列，这里有的是：{shown}。", f"“{missing}” is missing. Found: {shown}.")
+        Text(f"没有“{missing.zh}”这一列，这里有的是：{shown.zh}。", f"“{missing.en}” is missing. Found: {shown.en}.")
     )
 
 
@@ -139,10 +142,10 @@ def _notes(rows: list[Row], known: dict[tuple[str, ...], Columns], extra: Counte
     notes: list[Text] = []
     if renamed := list(dict.fromkeys(pair for columns in known.values() for pair in columns.renamed)):
         shown = shorten([f"{key} → {name}" for key, name in renamed])
-        notes.append(Text(f"列的对应：{shown}。", f"Columns: {shown}."))
+        notes.append(Text(f"列的对应：{shown.zh}。", f"Columns: {shown.en}."))
     if extra:
         shown = shorten(list(extra))
-        notes.append(Text(f"没有用到的列：{shown}。", f"Columns not used: {shown}."))
+        notes.append(Text(f"没有用到的列：{shown.zh}。", f"Columns not used: {shown.en}."))
     for zh, en, found in (
         ("{} 行是多轮对话", "Rows with several turns: {}", [bool(row.history) for row in rows]),
         (
@@ -171,6 +174,11 @@ class _Reader:
 
     def row(self, value: dict[str, object], columns: Columns) -> Row:
         """The row of one record whose keys are `columns`."""
+        for key in columns.extra:
+            # In a table the word: beside a "completion" (TRL's KTO), for elsewhere a label may be anything.
+            says_no = value[key] is False or (columns.answer == "completion" and str(value[key]).lower() == "false")
+            if key.strip().lower() in _ROW_MARKS and says_no:
+                raise self._not_to_be_learned(key, value[key])
         row = self._row(value, columns)
         if columns.query_input:
             row = self._split(row, self._optional(value, columns.query_input), columns.query_input)
@@ -214,7 +222,7 @@ class _Reader:
         return "" if not key or value.get(key) is None else self._text(value[key], key)
 
     def _text(self, value: object, key: str) -> str:
-        key = shorten([key])
+        key = shortened(key)
         if isinstance(value, Unreadable):
             kind = value.kind
             raise self.refuse(
@@ -328,19 +336,33 @@ class _Reader:
         role_key = next((name for name in ((tags.role,) if tags else ("role", "from")) if name in turn), "")
         content_key = next((name for name in ((tags.content,) if tags else ("content", "value")) if name in turn), "")
         if role_key and content_key:
+            role = self._role(turn[role_key])
+            for name in turn.keys() & set(_TURN_MARKS) if role == "assistant" else ():
+                if _is_nothing(turn[name]):
+                    raise self._not_to_be_learned(f"{key}.{name}", turn[name])
             self._extra.update(f"{key}.{name}" for name in turn if name not in (role_key, content_key))
-            return [Message(self._role(turn[role_key]), self._text(turn[content_key], content_key))]
+            return [Message(role, self._text(turn[content_key], content_key))]
         pair = {_ROLES[name.lower()]: name for name in turn if name.lower() in _ROLES}
         if len(turn) == 2 and set(pair) == {"user", "assistant"}:
             return [
                 Message("user", self._text(turn[pair["user"]], pair["user"])),
                 Message("assistant", self._text(turn[pair["assistant"]], pair["assistant"])),
             ]
-        shown = shorten(list(turn)) or "{}"
+        shown = shorten(list(turn))
         raise self.refuse(
             Text(
-                f"一轮对话需要 role 和 content（或 from 和 value），这里有的是：{shown}。",
-                f"A turn needs role and content (or from and value). Found: {shown}.",
+                f"一轮对话需要 role 和 content（或 from 和 value），这里有的是：{shown.zh or '（空）'}。",
+                f"A turn needs role and content (or from and value). Found: {shown.en or '(nothing)'}.",
+            )
+        )
+
+    def _not_to_be_learned(self, key: str, value: object) -> DatasetError:
+        mark = f"{shortened(key)}: {value.text if isinstance(value, Number) else str(value).lower()}"
+        return self.refuse(
+            Text(
+                f"有一个回答标着不要学（{mark}），而这里每个回答都会学。请删掉这一行；想让它学，就去掉这个标记。",
+                f"An answer is marked not to be learned ({mark}), but every answer is learned here. Delete the row, or the "
+                "mark if it shall be learned.",
             )
         )
 
@@ -349,12 +371,12 @@ class _Reader:
             role = self._tags.roles.get(value) if self._tags else _ROLES.get(value.strip().lower())
             if role:
                 return role
-        shown = shorten([value]) if isinstance(value, str) else _kind(value).en
+        shown = Text(shortened(value), shortened(value)) if isinstance(value, str) else _kind(value)
         raise self.refuse(
             Text(
-                f"有一轮的角色是“{shown}”。只支持 system、user（human）、assistant（gpt、bot）；"
+                f"有一轮的角色是“{shown.zh}”。只支持 system、user（human）、assistant（gpt、bot）；"
                 "工具调用的数据还不能训练，请删掉这些行。",
-                f"A turn has the role “{shown}”. Only system, user (human) and assistant (gpt, bot) are supported; "
+                f"A turn has the role “{shown.en}”. Only system, user (human) and assistant (gpt, bot) are supported; "
                 "tool calls cannot be trained yet, so delete such rows.",
             )
         )
@@ -366,6 +388,16 @@ def _unusable(character: str) -> tuple[str, str]:
     if "\udc80" <= character <= "\udcff":
         return "不成字的字节", "a byte that is no character"
     return "半个字符（残缺的表情符号）", "half a character (a broken emoji)"
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a mark says no: false, or zero however it is written."""
+    if not isinstance(value, Number):
+        return value is False
+    try:
+        return float(value.text) == 0
+    except ValueError:
+        return False
 
 
 def _kind(value: object) -> Text:

@@ -85,6 +85,12 @@ def test_columns_are_given_as_pairs_or_as_ms_swift_does(
     assert "q  →  a" in run(capsys, str(tmp_path / "a.json"), "--columns", columns)[1]
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser/x.json", "n" * 300])
+def test_a_name_that_can_be_no_path_is_one_sentence(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    status, _, err = run(capsys, name)
+    assert status == 2 and "cannot be read" in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("name,data,arguments", [
     ("a.md", b"# hello", []), ("a.json", b"", []), ("a.json", b"\x89PNG\r\n\x1a\n\0", []), ("a.xlsx", b"PK\x03\x04no", []),
     ("a.csv", b"question,answer\nq,a\n", ["--columns", "question"]), ("a.csv", b"q\xff,a\n", ["--encoding", "nope"]),

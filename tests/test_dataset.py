@@ -68,7 +68,8 @@ def test_language_is_that_of_the_words_around_a_placeholder() -> None:
     assert Row("こんにちは", "", "ok").language == "en"
 
 
-ROW = st.builds(Row, TEXT, TEXT, TEXT, TEXT)
+TURNS = st.lists(st.builds(Message, st.sampled_from(dataset.ROLES), TEXT), max_size=4).map(tuple)
+ROW = st.builds(Row, TEXT, TEXT, TEXT, TEXT, TURNS)
 
 
 @given(rows=st.lists(ROW, max_size=4))
@@ -78,6 +79,12 @@ def test_what_is_saved_is_loaded_again(rows: list[Row], tmp_path_factory: pytest
     table = Dataset("表", tuple(rows), CARD)
     save(folder, table)
     assert load(folder, "表") == table
+
+
+def test_a_conversation_has_one_form() -> None:
+    before = (Message("system", "t"), Message("user", "1"), Message("assistant", "2"), Message("user", "3"))
+    assert Row("", "", "a", "", before) == Row("3", "", "a", "t", before[1:3])
+    assert Row("q", "", "a", "s", before) == Row("q", "", "a", "s\n\nt", before[1:])
 
 
 def test_a_history_and_its_last_input_come_back() -> None:

@@ -289,7 +289,7 @@ def test_rows_too_long_are_refused_cut_or_left_out_as_the_setting_says_and_never
     ):
         config = replace(MANY, max_length=512, truncation_strategy=strategy)
         (found,) = (f for f in check(long, config, lambda row: len(row.question + row.output)) if f.kind == "too_long")
-        assert (found.level, found.rows) == (level, (60,)) and said in found.text.en and "61 (701)" in found.text.zh
+        assert (found.level, found.rows) == (level, (60,)) and said in found.text.en and "61（701）" in found.text.zh
         (fix,) = found.fixes
         raised = build(dict(fix.settings), config)
         assert not [f for f in check(long, raised, lambda row: len(row.question + row.output)) if f.kind == "too_long"]

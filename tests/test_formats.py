@@ -181,8 +181,48 @@ def test_rows_without_answer_or_question_are_imported_and_counted() -> None:
 
 
 def test_unused_keys_are_named_also_inside_turns() -> None:
-    data = {"id": 7, "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "weight": 0}]}
+    data = {"id": 7, "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "weight": 1}]}
     assert "Columns not used: id, conversations.weight" in notes(read(json.dumps(data).encode(), "a.json"))
+
+
+@pytest.mark.parametrize("marked", [
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "loss": False}]},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0.0}]},
+    {"prompt": "q", "completion": "a", "label": False},
+    {"prompt": "q", "completion": "a", "label": "False"},
+])  # fmt: skip
+def test_an_answer_marked_not_to_be_learned_is_refused_with_its_row_or_left_out(marked: dict[str, object]) -> None:
+    text = json.dumps(marked)
+    learned = text.replace("false", "true").replace("False", "True").replace("0.0", "1")
+    data = f"{learned}\n{text}\n".encode()
+    with pytest.raises(formats.Undecided, match=r"Row 2 \(line 2\): An answer is marked not to be learned") as caught:
+        read(data, "a.jsonl")
+    assert caught.value.asked.kind == "broken" and caught.value.asked.rows == 1
+    found = read(data, "a.jsonl", formats.Choices(salvage=True))
+    assert found.rows == (Row("q", "", "a"),) and "Left out: Row 2" in notes(found)
+
+
+def test_a_mark_on_what_is_never_learned_changes_nothing() -> None:
+    turns = [{"role": "user", "content": "q", "loss": False}, {"role": "assistant", "content": "a"}]
+    assert read(json.dumps({"messages": turns}).encode(), "a.json").rows == (Row("q", "", "a"),)
+
+
+@pytest.mark.parametrize("data", [
+    [{"question": "q", "answer": "a", "\ud800\x1b[2J": 1}],
+    [{"messages": [{"role": "\ud800", "content": "q"}]}],
+    [{"\ud800": "q"}],
+])  # fmt: skip
+def test_names_that_cannot_be_printed_are_shown_without_what_cannot_be(data: object) -> None:
+    try:
+        said = " ".join(note.zh + note.en for note in read(json.dumps(data).encode(), "a.json").notes)
+    except DatasetError as error:
+        said = error.text.zh + error.text.en
+    assert "�" in said and "\x1b" not in said and said.encode()
+
+
+def test_names_are_told_apart_by_the_marks_of_the_language() -> None:
+    found = read(json.dumps([{"question": "q", "answer": "a", "x": 1, "y": 2}]).encode(), "a.json")
+    assert any(note.zh == "没有用到的列：x、y。" and note.en == "Columns not used: x, y." for note in found.notes)
 
 
 def test_a_wrapped_list_is_taken_and_said() -> None:

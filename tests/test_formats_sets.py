@@ -181,6 +181,16 @@ def test_a_bomb_a_crowd_and_a_missing_path_are_sentences(tmp_path: Path, monkeyp
         read_path(tmp_path)
 
 
+def test_an_archive_in_an_archive_and_a_registry_that_names_itself_are_sentences() -> None:
+    data = b'[{"question": "q", "answer": "a"}]'
+    for _ in range(2):
+        data = packed({"a.json": data})
+    with pytest.raises(DatasetError, match="inside a zip archive"):
+        read(data, "a.zip")
+    with pytest.raises(DatasetError, match="names itself"):
+        read(json.dumps({"a": {"file_name": "dataset_info.json"}}).encode(), "dataset_info.json")
+
+
 def test_a_damaged_archive_is_a_sentence() -> None:
     data = packed({"a.json": ALPACA * 1})
     for cut in range(4, len(data)):

@@ -7,6 +7,7 @@ import io
 import random
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import openpyxl
 import pyarrow as pa
@@ -17,6 +18,7 @@ from core import files_parquet, files_xlsx
 from core.dataset import Message, Row
 from core.errors import DatasetError
 from core.formats import Choices, Imported, Undecided, read
+from core.sources import bring
 
 Lines = Sequence[Sequence[object]]
 HEADER = ("instruction", "input", "output")
@@ -193,6 +195,23 @@ def test_a_parquet_value_that_is_no_text_is_refused(value: object, said: str) ->
     with pytest.raises(DatasetError) as caught:
         read(table([{"question": "q", "answer": value}]), "a.parquet")
     assert f"Row 1 (line 1): “answer” is {said}" in caught.value.text.en
+
+
+def test_a_parquet_file_of_repeats_is_refused_before_it_is_written_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_parquet, "MAX_UNPACKED_BYTES", 1_000_000)
+    data = table([{"question": "q", "answer": "x" * 50_000}] * 400)
+    assert len(data) < 50_000
+    with pytest.raises(DatasetError, match="the limit is 1 MB"):
+        read(data, "a.parquet")
+    nested = [{"messages": [{"role": "user", "content": "x" * 50_000}] * 40}] * 10
+    with pytest.raises(DatasetError, match="the limit is 1 MB"):
+        read(table(nested), "a.parquet")
+    path = tmp_path / "a.parquet"  # a set of a hub, of which the first rows are taken
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match="the limit is 1 MB"):
+        bring._first_rows(path, 1000)
 
 
 def test_unknown_columns_of_parquet_are_asked_for() -> None:

@@ -68,7 +68,7 @@ def test_rows_over_the_limit_are_named_with_their_length_and_the_limit() -> None
     table = Dataset("d", (Row(), *GOOD, Row("长", "", "字" * 700)), CARD)
     found = check(table, TrainConfig(max_length=512), lambda row: len(row.question + row.output))
     assert found[0].level == "bad" and found[0].rows == (61,) and blocking(found) is found[0]
-    assert "512" in found[0].text.en and "62 (701)" in found[0].text.en and "62 (701)" in found[0].text.zh
+    assert "512" in found[0].text.en and "62 (701)" in found[0].text.en and "62（701）" in found[0].text.zh
     assert not [
         f for f in check(table, TrainConfig(max_length=701), lambda r: len(r.question + r.output)) if f.rows == (61,)
     ]
@@ -87,6 +87,12 @@ def test_placeholders_without_a_value_on_the_card_forbid_training(card: Identity
     )
     bad = findings(row, card=card)["bad"]
     assert len(bad) == said and all(f.rows == (60,) for f in bad)
+
+
+def test_a_placeholder_of_the_settings_system_prompt_without_a_value_forbids_training() -> None:
+    for card, said in ((Identity(), True), (Identity(name_zh="小禾"), False)):
+        found = check(Dataset("d", GOOD, card), TrainConfig(system="You are {{NAME}}."), None)
+        assert ("unfilled_system" in {finding.kind for finding in found if finding.level == "bad"}) == said
 
 
 def test_eight_rows_at_sixteen_a_step_and_ten_epochs_are_ten_steps_and_a_warning() -> None:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from core.dataset import Message, Row
 from core.encode import IGNORE, TemplateEncoder, encoder_for
 from core.errors import DatasetError
+from core.inert import restored
 
 REASONING = (  # as Qwen3: thoughts stand before the last answer and are taken out of the earlier ones
     "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' }}"
@@ -110,6 +111,14 @@ def test_control_strings_stay_text_in_every_field_and_template(shared_data: Path
             assert live(encoder.prompt(row[:-1])) == live(encoder.prompt(clean[:-1]))
             # Nothing is lost either: what was typed is there as text.
             assert text in encoder.decode(examples[-1].input_ids)
+
+
+def test_what_was_typed_comes_back_whole_whatever_stands_between_two_control_strings(shared_data: Path) -> None:
+    control = TemplateEncoder(qwen_with(shared_data)).control
+    strings = list(control.tokens.values())[:12]
+    said = [Message("user", "0".join(strings) + "".join(f"{string}{i}" for i, string in enumerate(strings)))]
+    kept, stands = control.hidden(said)
+    assert not control.typed(kept[0].content) and restored(kept[0].content, stands) == said[0].content
 
 
 def typed_row(place: str, text: str) -> Row:

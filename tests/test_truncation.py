@@ -116,6 +116,17 @@ def test_what_is_said_beforehand_is_what_is_trained(workspace: Workspace, tiny_c
     assert started is not None and (started["steps"], started["tokens"]) == (preview.steps, preview.tokens)
 
 
+def test_rows_that_were_cut_are_told_of_either_set_apart(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    settings = replace(tiny_config, max_length=190, truncation_strategy="left", system="")
+    short, whole = TABLE.resolved()[:1], TABLE.resolved()
+    held = Run.create(workspace.home / "runs" / "held", settings, short, "x", "x", whole)
+    both = Run.create(workspace.home / "runs" / "both", settings, whole, "x", "x", whole)
+    for run in (held, both, both):  # going on with a run tells nothing again
+        _examples(workspace.engine, run)
+    assert list(held.truncated) == ["evaluation"] and list(both.truncated) == ["training", "evaluation"]
+    assert len(both.events) == 2
+
+
 def test_a_row_that_cannot_be_cut_is_named_and_forbids_the_start(
     workspace: Workspace, tiny_config: TrainConfig
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from core.advice import Finding, Fix, Mend
 from core.config import TrainConfig
-from core.dataset import Identity
+from core.dataset import Identity, placeholders
 from core.doctor.card import is_spelling
 from core.doctor.facts import RowFacts
 from core.doctor.signs import is_visible, placeholder_for
@@ -56,6 +56,20 @@ def unfilled(known: Known) -> list[Finding]:
         for kind, label in labels.items()
         if left[kind]
     ]
+
+
+def unfilled_system(config: TrainConfig, identity: Identity) -> list[Finding]:
+    """Placeholders of the settings' system prompt that are left because the identity card has no value for them."""
+    left = list(dict.fromkeys(placeholders(identity.resolve_alone(config.system))))
+    if not left:
+        return []
+    shown = "  ".join(left)
+    text = Text(
+        f"训练设置里的“系统提示词”用到 {shown}，但身份卡里没有填。请在身份卡里填上，或从系统提示词里去掉。",
+        f"The settings' System prompt has {shown}, but the identity card does not give it. Fill it in there, or take it out "
+        "of the prompt.",
+    )
+    return [Finding("bad", text, kind="unfilled_system")]
 
 
 def missing(known: Known) -> list[Finding]:
@@ -281,13 +295,14 @@ def _totals(known: Known, split: Text, counts: dict[int, int]) -> Text:
 
 
 def _too_long(over: Sequence[int], counts: dict[int, int], limit: int, truncation: str) -> Finding:
-    shown = ", ".join(f"{i + 1} ({counts[i]:,})" for i in over[:5]) + (", …" if len(over) > 5 else "")
+    shown_zh = "、".join(f"{i + 1}（{counts[i]:,}）" for i in over[:5]) + ("、…" if len(over) > 5 else "")
+    shown_en = ", ".join(f"{i + 1} ({counts[i]:,})" for i in over[:5]) + (", …" if len(over) > 5 else "")
     longest = max(counts[i] for i in over)
     enough = next((size for size in (512, 1024, 2048, 4096, 8192, 16_384, 32_768) if size >= longest), 0)
     raised = (Fix(Text(f"最大长度改为 {enough:,}", f"Maximum length {enough:,}"), (("max_length", enough),)),)
     fixes = raised if enough else ()
-    where_zh = f"{len(over):,} 行超过最大长度 {limit:,} 词元：第 {shown} 行。"
-    where_en = f"Longer than the maximum length of {limit:,} tokens: row {shown}."
+    where_zh = f"{len(over):,} 行超过最大长度 {limit:,} 词元：第 {shown_zh}行。"
+    where_en = f"Longer than the maximum length of {limit:,} tokens: row {shown_en}."
     if truncation == "delete":
         text = Text(f"{where_zh}这些行不参加训练。", f"{where_en} These rows are left out of training.")
         return Finding("warn", text, tuple(over), fixes, kind="too_long", mends=(delete(over),))

@@ -68,10 +68,10 @@ def nearly_same(known: Known, facts: _Alike) -> list[Finding]:
         return []
     groups.sort()
     again = tuple(sorted(i for group in groups for i in group[1:]))
-    shown = "; ".join(" / ".join(str(i + 1) for i in group[:4]) for group in groups[:5])
+    shown = _places(groups)
     text = Text(
-        f"{len(again):,} 行与前面的行几乎相同：第 {shown} 行。",
-        f"Nearly the same as an earlier row: {shown} ({len(again):,} in all).",
+        f"{len(again):,} 行与前面的行几乎相同：第 {shown.zh} 行。",
+        f"Nearly the same as an earlier row: {shown.en} ({len(again):,} in all).",
     )
     return [Finding("warn", text, again, kind="nearly_same", mends=(_keep_first(again),), groups=tuple(groups))]
 
@@ -86,12 +86,12 @@ def conflicts(known: Known) -> list[Finding]:
     if not groups:
         return []
     numbers = tuple(tuple(i for i, _ in group) for group in groups)
-    shown = "; ".join(" / ".join(str(i + 1) for i in group[:4]) for group in numbers[:5])
+    shown = _places(numbers)
     others = tuple(sorted(i for group in groups for i, facts in group if _answer(facts) != _answer(group[0][1])))
     label = Text("只留每个问题的第一种回答", "Keep each question's first answer")
     text = Text(
-        f"{len(groups):,} 个问题有不同的回答：第 {shown} 行。确认是有意的。",
-        f"Same question, different answers: rows {shown}. Is this meant?",
+        f"{len(groups):,} 个问题有不同的回答：第 {shown.zh} 行。确认是有意的。",
+        f"Same question, different answers: rows {shown.en}. Is this meant?",
     )
     rows = tuple(sorted(i for group in numbers for i in group))
     return [Finding("warn", text, rows, kind="conflicts", mends=(Mend("remove", label, others),), groups=numbers)]
@@ -213,6 +213,12 @@ def _fewer(wanted: str, mixed: int, rows: int) -> str:
         return ""
     sizes = [(name, unknown if count is None else count) for name, count in parts]
     return mix.written([(name, max(1, int(rows * size / mixed))) for name, size in sizes])
+
+
+def _places(groups: Sequence[Sequence[int]]) -> Text:
+    """The first row numbers of the first groups."""
+    shown = [" / ".join(str(i + 1) for i in group[:4]) for group in groups[:5]]
+    return Text("；".join(shown), "; ".join(shown))
 
 
 def _keep_first(again: Sequence[int]) -> Mend:
