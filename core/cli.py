@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from core import adapters, config, evaluation_set, mix, models, presets
+from core import adapters, config, evaluation_set, mix, models, presets, storage
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Message, Row, load, names
 from core.device import find_device
@@ -126,7 +126,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
     """The run that the arguments describe, checked, its rows and settings frozen in output_dir."""
     from core import train as training
-    from core.preview import Previews
+    from core.preview import Previews, filled
     from core.run import Run
 
     for name in ("dataset", "output_dir"):
@@ -137,6 +137,7 @@ def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
         settings = replace(settings, adapters=str(Path(settings.adapters).expanduser().resolve()))
     bring_model(arguments.home, settings.model)
     sources, identity = sources_of(arguments.home), Identity.parse(settings.model_name, settings.model_author)
+    settings = filled(settings, identity)
     sources.bring([name for name, _ in mix.parse(settings.mix)], _say)
     table = Dataset(
         arguments.output_dir.name, tuple(read_all(arguments.dataset, settings.seed, sources, identity)), identity
@@ -183,8 +184,8 @@ def _run_to_resume(arguments: argparse.Namespace, engine: Engine) -> Run:
             ),
             "resume",
         )
-    folder = Path(arguments.resume).expanduser()
-    if not folder.is_dir():
+    folder = storage.path_of(arguments.resume)
+    if folder is None or not folder.is_dir():
         folder = arguments.home.expanduser() / "runs" / arguments.resume
     run = Run.open(folder.resolve())
     run.check_resumable()
@@ -277,9 +278,9 @@ def read_all(given: Sequence[str], seed: int, sources: Sources, identity: Identi
 def _parts(written: str) -> list[tuple[str, int | None]]:
     """What one argument names: a path may hold blanks and commas, which else separate sources."""
     head, mark, count = written.rpartition("#")
-    if Path(written).expanduser().exists():
+    if storage.path_of(written) is not None:
         return [(written, None)]
-    whole = mark and count.isdigit() and Path(head).expanduser().exists()
+    whole = mark and count.isdigit() and storage.path_of(head) is not None
     return mix.parse(f'"{written}"' if whole else written)
 
 
@@ -342,9 +343,11 @@ def _line(event: Event, run: Run) -> Text:
         return _resumed(event)
     if kind == "truncated":
         out, cut, tokens = event["left_out"], event["cut"], event["tokens_cut"]
+        held = event.get("set") == "evaluation"
+        zh, en = ("过长的验证行", "evaluation rows too long") if held else ("过长的行", "rows too long")
         return Text(
-            zh=f"过长的行：略去 {out} 行，从前面截断 {cut} 行（共 {tokens} 个词元）",
-            en=f"rows too long: {out} left out, {cut} cut at the beginning ({tokens} tokens)",
+            zh=f"{zh}：略去 {out} 行，从前面截断 {cut} 行（共 {tokens} 个词元）",
+            en=f"{en}: {out} left out, {cut} cut at the beginning ({tokens} tokens)",
         )
     if kind == "smaller_split":
         most = event["max_tokens"]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from core import formats
+from core import formats, storage
 from core.dataset import Row
 from core.errors import DatasetError
 from core.files_ask import parse_columns
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     columns = parse_columns(arguments.columns) if arguments.columns else None
     choices = Choices(arguments.encoding, columns, arguments.salvage, arguments.entry)
     try:
-        found = formats.read_path(arguments.file.expanduser(), choices)
+        found = formats.read_path(storage.path_of(str(arguments.file)) or arguments.file, choices)
     except Undecided as question:
         if arguments.json:
             _print({"file": str(arguments.file), "asked": _asked(question.asked)})

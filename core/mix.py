@@ -22,6 +22,7 @@ from core.sources.found import NOBODY, Elsewhere, Kind, Source
 from core.text import Text
 
 FILE = "mix.json"
+_HELD_OUT = "evaluation.jsonl"
 # Of the rows trained on, what the source articles advise for the own ones at the least.
 LEAST_SHARE = 0.2
 _MOST = 1_000_000
@@ -123,7 +124,8 @@ def shares(parts: Sequence[Part]) -> list[float]:
 def own_share(parts: Sequence[Part]) -> float:
     """The share of the table's own rows, by whatever name they come; 1 where nothing is mixed in."""
     named = {part.name for part in parts if part.kind == "table"}
-    own = sum(part.rows for part in parts if part.name in named)
+    # A built-in set or a file may have the table's name.
+    own = sum(part.rows for part in parts if part.kind in ("table", "dataset") and part.name in named)
     return own / total if (total := sum(part.rows for part in parts)) else 1.0
 
 
@@ -173,6 +175,7 @@ def freeze(folder: Path, given: Sequence[Part]) -> None:
     """Write beside a run's frozen rows, dataset.jsonl, which source each came from, with their hashes.
 
     A part's rows stand at [first, first + rows) of dataset.jsonl; `sha256` is that file's, a part's that of its lines.
+    `evaluation_sha256` is that of evaluation.jsonl, where there is one.
     """
     lines = (folder / "dataset.jsonl").read_bytes().splitlines(keepends=True)
     parts, first = [], 0
@@ -185,15 +188,20 @@ def freeze(folder: Path, given: Sequence[Part]) -> None:
             }
         )  # fmt: skip
         first += part.rows
-    storage.write_json(folder / FILE, {"sha256": _digest(lines), "rows": len(lines), "parts": parts})
+    record: dict[str, object] = {"sha256": _digest(lines), "rows": len(lines), "parts": parts}
+    if (held := folder / _HELD_OUT).is_file():
+        record["evaluation_sha256"] = _digest([held.read_bytes()])
+    storage.write_json(folder / FILE, record)
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """The mix of a run as it was at the start. `sha256` is that of its dataset.jsonl."""
+    """The mix of a run as it was at the start. `sha256` is that of its dataset.jsonl, `evaluation_sha256` that of its
+    evaluation.jsonl ("" for none, and in a run from before that was kept)."""
 
     sha256: str
     parts: tuple[Part, ...]
+    evaluation_sha256: str = ""
 
 
 def frozen(folder: Path) -> Frozen | None:
@@ -204,26 +212,35 @@ def frozen(folder: Path) -> Frozen | None:
         parts = (
             Part(str(part["name"]), part["kind"], int(part["available"]), int(part["rows"])) for part in record["parts"]
         )
-        return Frozen(str(record["sha256"]), tuple(parts))
+        return Frozen(str(record["sha256"]), tuple(parts), str(record.get("evaluation_sha256", "")))
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         return None
 
 
 def check_frozen(folder: Path) -> None:
     """Raise DatasetError if a run's rows are not those that were frozen. A run from before hashes passes."""
-    then, path = frozen(folder), folder / "dataset.jsonl"
-    if then is None or not path.is_file():
+    then = frozen(folder)
+    if then is None:
         return
-    now = hashlib.sha256(path.read_bytes()).hexdigest()
-    if now != then.sha256:
-        raise DatasetError(
-            Text(
-                zh=f"{path} 在训练开始之后被改动过（sha256 应为 {then.sha256[:12]}…，现在是 {now[:12]}…），不能接着训练。"
-                "请恢复这个文件，或重新开始一次训练。",
-                en=f"{path} was changed after the run began (sha256 {then.sha256[:12]}… then, {now[:12]}… now), so the run "
-                "cannot go on. Restore the file, or start a new run.",
-            )
+    if (folder / "dataset.jsonl").is_file():
+        _check_file(folder / "dataset.jsonl", then.sha256)
+    if then.evaluation_sha256:
+        _check_file(folder / _HELD_OUT, then.evaluation_sha256)
+
+
+def _check_file(path: Path, then: str) -> None:
+    now = _digest([path.read_bytes()]) if path.is_file() else ""
+    if now == then:
+        return
+    zh, en = (f"现在是 {now[:12]}…", f"{now[:12]}… now") if now else ("现在文件不在了", "no file now")
+    raise DatasetError(
+        Text(
+            zh=f"{path} 在训练开始之后被改动过（sha256 应为 {then[:12]}…，{zh}），不能接着训练。"
+            "请恢复这个文件，或重新开始一次训练。",
+            en=f"{path} was changed after the run began (sha256 {then[:12]}… then, {en}), so the run cannot go on. Restore "
+            "the file, or start a new run.",
         )
+    )
 
 
 def _found(name: str, find: Find, identity: Identity) -> Source:

@@ -77,10 +77,10 @@ class Run:
         record = {"title": run.title, "dataset": dataset_name, "created": run.created, "settings": config.as_dict()}
         record |= {"version": vars(version)} if version else {}
         _write_rows(folder / "dataset.jsonl", rows)
-        if parts:
-            mix.freeze(folder, parts)
         if evaluation:
             _write_rows(folder / "evaluation.jsonl", evaluation)
+        if parts:
+            mix.freeze(folder, parts)
         storage.write_json(folder / "config.json", record)
         return run
 
@@ -235,6 +235,12 @@ class Run:
     def first(self, kind: str) -> Event | None:
         """The oldest event of a kind."""
         return next((event for event in self.events if event["type"] == kind), None)
+
+    @property
+    def truncated(self) -> dict[str, Event]:
+        """What became of rows over the limit: {"training" or "evaluation": the event that tells it}."""
+        told = (event for event in self.events if event["type"] == "truncated")
+        return {str(event.get("set", "training")): event for event in told}
 
     @property
     def step(self) -> int:

@@ -44,6 +44,15 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
+def path_of(name: str) -> Path | None:
+    """What is there under a name that somebody wrote, ~ being the home folder; None where nothing is, or can be."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long a name, ~ of nobody, a zero byte
+        return None
+
+
 def disk_full(path: Path) -> Text:
     """The sentence for a full disk, with the free space that is left."""
     folder = path if path.is_dir() else path.parent

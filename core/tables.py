@@ -16,7 +16,7 @@ from pathlib import Path
 
 from core import dataset, storage
 from core.dataset import Dataset, Identity, Row
-from core.errors import DatasetError
+from core.errors import DatasetError, StorageError
 from core.starter import starter_sets
 from core.text import Text
 from core.versions import History, Stamp, State, Version
@@ -63,6 +63,8 @@ class Tables:
         self._guard = threading.RLock()
         self._held: dict[str, _Held] = {}
         self._histories: dict[str, History] = {}
+        # (hash, why) of saved rows whose history could not be written.
+        self._untold: dict[str, tuple[str, Text | None]] = {}
         for place in (folder, history):
             storage.make_folder(place)
         self._purge()
@@ -89,7 +91,12 @@ class Tables:
             state = State.of(replace(edited, name=name), before)
             self._write(state, before)
             if before is None or before.sha256 != state.sha256:
-                self._history(name).record(state, before, why or (None if before else _CREATED))
+                said = why or (None if before else _CREATED)
+                self._untold[name] = (state.sha256, said)
+                # The rows are stored by now: what cannot be said of them is said at the next look.
+                with contextlib.suppress(StorageError, OSError):
+                    self._history(name).record(state, before, said)
+                    del self._untold[name]
 
     def create(
         self, name: str, rows: Sequence[Row] = (), identity: Identity | None = None, why: Text | None = None
@@ -247,13 +254,17 @@ class Tables:
         """The dataset as its files say, after the history was told, should it not know. Raises DatasetError."""
         state, history = self._state(name), self._history(name)
         last = history.last
-        if last is None:
+        sha256, untold = self._untold.get(name, ("", None))
+        if last is None and sha256 == state.sha256:
+            history.record(state, None, untold)
+        elif last is None:
             history.record(state, None, _FOUND, (self.folder / f"{name}.jsonl").stat().st_mtime)
         elif last.sha256 != state.sha256:
             before = None
             with contextlib.suppress(DatasetError):
                 before = history.state(last.id)
-            history.record(state, before, _OUTSIDE)
+            history.record(state, before, untold if sha256 == state.sha256 else _OUTSIDE)
+        self._untold.pop(name, None)
         return state
 
     def _write(self, state: State, before: State | None) -> None:
@@ -277,6 +288,7 @@ class Tables:
 
     def _remove(self, name: str) -> None:
         self._held.pop(name, None)
+        self._untold.pop(name, None)
         for suffix in (".jsonl", ".meta.json"):
             (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 

@@ -96,15 +96,15 @@ def _examples(engine: Engine, run: Run) -> tuple[list[Example], list[Example]]:
     """(training, evaluation) examples of the run's frozen rows, those that are left out for their length aside."""
     encoder, config = resident_of(engine).encoder, run.config
 
-    def encoded(rows: list[Row]) -> list[tuple[Example, ...]]:
+    def encoded(rows: list[Row], of: str) -> list[tuple[Example, ...]]:
         fitted = fit_rows(encoder, [row.messages(config.system) for row in rows], config)
-        if (cut := what_was_cut(fitted)) and run.last("truncated") is None:
-            run.append("truncated", **cut)
+        if (cut := what_was_cut(fitted)) and of not in run.truncated:
+            run.append("truncated", set=of, **cut)
         examples = [one.examples for one in fitted]
         return [examples[i] for i in kept(examples)]
 
-    training, held_out = divide(encoded(run.rows), config)
-    held_out += encoded(run.evaluation_rows)
+    training, held_out = divide(encoded(run.rows, "training"), config)
+    held_out += encoded(run.evaluation_rows, "evaluation")
     return [one for examples in training for one in examples], [one for examples in held_out for one in examples]
 
 

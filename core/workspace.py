@@ -29,12 +29,12 @@ from core.library import AdapterChoice as AdapterChoice
 from core.library import Library, base_folder, same_base
 from core.models import POCKET, ModelInfo
 from core.presets import Preset
-from core.preview import Preview, Previews
+from core.preview import Preview, Previews, filled
 from core.proofs import Proofs
 from core.row_report import RowReports
 from core.row_view import RowView
 from core.run import Run, new_folder
-from core.sources.found import Sources
+from core.sources.found import NOBODY, Sources
 from core.status import Status
 from core.tables import Tables
 from core.text import Text
@@ -146,9 +146,9 @@ class Workspace:
         mixed = mix.plan(table.name, own, config, self.sources.find, table.identity)[1:]
         return self._previews.findings(table, sum(part.rows for part in mixed), config, self.engine)
 
-    def row_view(self, row: Row, config: TrainConfig) -> RowView:
-        """What the model sees of a resolved row under these settings. Raises ModelError for a base that cannot be read."""
-        return self._previews.view(row, config, self.engine)
+    def row_view(self, row: Row, config: TrainConfig, card: Identity = NOBODY) -> RowView:
+        """What the model sees of a resolved row, settings and card given. Raises ModelError for a base that cannot be read."""
+        return self._previews.view(row, filled(config, card), self.engine)
 
     def control_strings(self) -> list[str]:
         """What the chosen base model's template writes as control tokens; typed into a cell it is text."""
@@ -183,6 +183,7 @@ class Workspace:
             config = replace(
                 config, model_name=_pair(card.name_zh, card.name_en), model_author=_pair(card.author_zh, card.author_en)
             )
+        config = filled(config, card)
         if config.adapters:
             config = replace(config, adapters=str(self._adapter_folder(config.adapters)))
         train.check(config, self.engine.device)

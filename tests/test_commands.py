@@ -492,6 +492,28 @@ def test_the_shell_reader_keeps_counts_and_quotes() -> None:
         shell.read("swift sft --system 'open")
 
 
+@pytest.mark.parametrize("flags", [
+    "--save_steps nan", "--save_steps 1e400", "--warmup_steps nan", "--dataset ~nosuchuser/x", f"--dataset {'n' * 300}",
+    "--model ~nosuchuser/x", f"--model {'n' * 300}",
+])  # fmt: skip
+def test_numbers_and_paths_that_cannot_be_are_said(here: Here, flags: str) -> None:
+    plan(f"swift sft --model A/B --dataset articles-8 {flags}", here)
+
+
+def test_a_number_of_processes_that_is_none_is_one(here: Here) -> None:
+    plan("NPROC_PER_NODE=² swift sft --model A/B --dataset articles-8", here)
+
+
+def test_here_documents_without_end_are_read_at_once_and_those_with_one_whole() -> None:
+    begin = time.perf_counter()
+    shell.read("cat > a << EOF" + " " * 8000 + "x")
+    shell.read("cat>a<<E \n" * 20_000)
+    assert time.perf_counter() - begin < 3
+    pressed = shell.read("cat > a.json << 'EOF' [1, 2] EOF swift sft\ncat << E > b\n two \n\nE\n")
+    assert pressed.files == {"a.json": "[1, 2]", "b": " two"}
+    assert pressed.calls[0].words == ("swift", "sft")
+
+
 def test_places_have_both_languages() -> None:
     for verb in ("infer", "export", "deploy", "eval"):
         assert elsewhere.beside(verb).zh and elsewhere.beside(verb).en

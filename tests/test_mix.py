@@ -145,6 +145,34 @@ def test_a_run_keeps_every_rows_source_with_a_hash(tmp_path: Path, sources: Sour
         mix.check_frozen(run.folder)
 
 
+def test_only_saved_rows_are_the_tables_own_and_a_saved_table_comes_before_a_built_in_set(tmp_path: Path) -> None:
+    alone = Sources(tmp_path)
+    parts = mix.plan("code", 2, config("code general#18"), alone.find)
+    assert mix.own_share(parts) == pytest.approx(2 / 60)  # 40 built-in rows of the same name are somebody else's
+    saved = Dataset("code", OWN)
+    named = Sources(tmp_path, lambda: ["code"], lambda _: saved)
+    assert (named.find("code").kind, named.find("code").rows) == ("dataset", OWN)
+    assert mix.own_share(mix.plan("code", 8, config("code"), named.find)) == 1
+
+
+def test_evaluation_rows_that_were_changed_are_told_and_runs_without_their_hash_pass(
+    tmp_path: Path, sources: Sources
+) -> None:
+    mixture = mix.gather(TABLE, config(""), sources.find)
+    run = Run.create(tmp_path / "run", config(""), mixture.rows, "r", "me", OWN[:2], parts=mixture.parts)
+    held, record = run.folder / "evaluation.jsonl", run.folder / "mix.json"
+    mix.check_frozen(run.folder)
+    held.write_bytes(held.read_bytes() + b"\n")
+    with pytest.raises(DatasetError, match=r"evaluation\.jsonl was changed"):
+        mix.check_frozen(run.folder)
+    held.unlink()
+    with pytest.raises(DatasetError, match="no file now"):
+        mix.check_frozen(run.folder)
+    before = {key: value for key, value in json.loads(record.read_text()).items() if key != "evaluation_sha256"}
+    record.write_text(json.dumps(before))
+    mix.check_frozen(run.folder)
+
+
 def test_a_run_of_the_workspace_is_what_the_plan_said(tmp_path: Path, tiny_config: TrainConfig) -> None:
     workspace = Workspace(tmp_path)
     table = workspace.create("mine", OWN)

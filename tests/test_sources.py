@@ -14,10 +14,11 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import pytest
 
-from core import cli
+from core import cli, formats
 from core.dataset import Dataset, Identity, Row
 from core.downloads import downloads_of
 from core.errors import BusyError, ConfigError, DatasetError, ModelError
+from core.sources import bring
 from core.sources.bring import SetDownloads
 from core.sources.found import Elsewhere, Sources
 from core.sources.names import HubSet, hub_set
@@ -298,6 +299,40 @@ def test_a_table_cut_in_a_quoted_cell_loses_that_record_only(sources: Sources, h
     assert all(row.output == f'first line\nsecond "line" {i}' for i, row in enumerate(rows))
 
 
+def test_the_last_whole_line_is_found_in_one_pass() -> None:
+    rows = b"a,b\n" * 400_000
+    assert bring._complete_lines(rows + b'a,"b\nc', quoted=True) == rows
+    assert bring._complete_lines(rows + b'a,"b\nc",d\ne', quoted=True) == rows + b'a,"b\nc",d\n'
+    # One that is never closed: the importer passes over what follows it.
+    assert bring._complete_lines(b'"' + rows + b"a", quoted=True) == b'"' + rows
+    assert bring._complete_lines(rows + b'5"\na', quoted=False) == rows + b'5"\n'
+
+
+def test_a_file_that_is_too_large_to_be_read_whole_is_refused_before_it_is_fetched(
+    sources: Sources, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "MAX_BYTES", 100)
+    hub.files = {"train.json": json.dumps(ALPACA).encode()}
+    assert "it was not downloaded" in refused(sources, NAME).en
+    assert not hub.faults.sent
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_our_own_is_told_and_not_a_blank(
+    sources: Sources, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bring, "_read", lambda *_: 1 / 0)
+    assert "internal error ended the download" in refused(sources, NAME).en
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x.json", "n" * 300, "~nosuchuser/x:y", "a\0b"])
+def test_a_name_that_can_be_no_path_is_refused_with_a_sentence(tmp_path: Path, name: str) -> None:
+    for found in (Sources(tmp_path), Sources(tmp_path, files_first=True)):
+        with pytest.raises(DatasetError):
+            found.find(name)
+    assert cli._parts(name) == [(name, None)]
+
+
 def test_rows_without_an_answer_are_left_out_and_counted(sources: Sources, hub: LocalHub) -> None:
     hub.files = {"train.jsonl": json_lines([*ALPACA[:3], {"instruction": "q", "input": "", "output": " "}])}
     brought(sources, NAME)
@@ -368,7 +403,7 @@ def until() -> Callable[[Callable[[], bool]], None]:
     return wait
 
 
-def test_a_name_is_a_built_in_set_then_a_dataset_then_a_file(tmp_path: Path) -> None:
+def test_a_name_is_a_dataset_then_a_built_in_set_then_a_file(tmp_path: Path) -> None:
     tables = {"mine": Dataset("mine", (Row("{{NAME}}?", "", "I am {{NAME}}."), Row()), Identity("小禾", "Xiaohe"))}
     found = Sources(tmp_path, lambda: list(tables), tables.__getitem__)
     assert len(found.find("general").rows) == 200 and len(found.find("code").rows) == 40

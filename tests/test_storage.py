@@ -117,6 +117,11 @@ def test_any_name_becomes_a_safe_folder_name(name: str) -> None:
     assert made.split(".")[0].lower() not in {"con", "prn", "aux", "nul", "com1", "lpt1"}
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "n" * 300, "a\0b", "gone.json"])
+def test_a_name_behind_which_nothing_can_be_is_no_path(name: str, tmp_path: Path) -> None:
+    assert storage.path_of(name) is None and storage.path_of(str(tmp_path)) == tmp_path
+
+
 def test_readable_names_stay_readable() -> None:
     assert storage.slug("我的 Qwen 2.5 训练") == "我的-qwen-2-5-训练"
     assert storage.slug("e\u0301t\u00e9") == storage.slug("\u00e9te\u0301")

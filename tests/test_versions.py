@@ -416,6 +416,20 @@ def test_a_full_disk_is_said_and_the_table_stays(tables: Tables, monkeypatch: py
     assert read.version("mine", 2).rows[2].output == "two"
 
 
+def test_what_a_change_was_is_told_later_where_the_history_could_not_be_written(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError(Text("满了", "Disk full"))
+
+    table = tables.get("mine")
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "record", full)
+        tables.save(with_answer(table, 2, "two"), FIX)
+    assert again(tables).get("mine").rows[2].output == "two"
+    assert tables.versions("mine")[0].why == FIX
+
+
 # -- names, removal --
 
 

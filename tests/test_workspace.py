@@ -258,6 +258,21 @@ def test_a_full_disk_keeps_the_table_and_says_so(workspace: Workspace, monkeypat
     assert not [path for path in (workspace.home / "datasets").iterdir() if path.suffix == ".tmp"]
 
 
+def test_the_system_prompts_placeholders_are_replaced_by_the_card_in_what_is_shown_and_what_is_trained(
+    workspace: Workspace, tiny_config: TrainConfig
+) -> None:
+    config = replace(tiny_config, system="You are {{NAME}}.", max_steps=1)
+    run = workspace.start("mine", config)
+    finish(workspace)
+    assert run.config.system == "You are Xiaohe." and Run.open(run.folder).config.system == "You are Xiaohe."
+    started = run.first("started")
+    assert started is not None and started["tokens"] == workspace.preview("mine", config).tokens
+    assert workspace.row_view(Row("q", "", "a"), config, CARD).system == "You are Xiaohe."
+    bare = workspace.create("bare", [Row("q", "", "a")])
+    with pytest.raises(DatasetError, match=r"System prompt has \{\{NAME\}\}"):
+        workspace.start(bare.name, config)
+
+
 def test_the_preview_counts_what_the_run_will_do(workspace: Workspace, tiny_config: TrainConfig) -> None:
     config = build({"num_train_epochs": 3}, tiny_config)
     preview = workspace.preview("mine", config)

@@ -59,7 +59,7 @@ def stage(draft: Draft, option: Option) -> None:
 
 def samples(draft: Draft, option: Option) -> None:
     """The first N rows of each set there; drawn at random here."""
-    if is_off(option.value) or not option.value.isdigit():
+    if is_off(option.value) or not (option.value.isascii() and option.value.isdigit()):
         return
     draft.facts["max_samples"] = option
 

@@ -17,6 +17,7 @@ from core.dataset import Dataset, Identity, Row
 from core.errors import DatasetError, UserError
 from core.sources.found import BUILT_IN
 from core.sources.names import hub_set
+from core.storage import path_of
 from core.text import Text
 
 if TYPE_CHECKING:
@@ -109,15 +110,15 @@ def _find(name: str, here: Here, files: Mapping[str, str], folder: str, choices:
         return _read(name, "pasted", stem, lambda: formats.read_text(given, choices).rows)
     if name in SELF_COGNITION or name.removesuffix(":qwen3").removesuffix(":empty_think") in SELF_COGNITION:
         return _starter(name, "self-cognition")
-    for path in (Path(name).expanduser(), Path(folder, name).expanduser() if folder else None):
-        if path is not None and path.exists() and (path.is_file() or path.is_dir()):
+    for path in (path_of(name), path_of(str(Path(folder, name))) if folder else None):
+        if path is not None and (path.is_file() or path.is_dir()):
             return _read(name, "file", stem or path.name, functools.partial(_rows_of, path, choices))
-    if folder and (Path(folder).expanduser() / "dataset_info.json").is_file():
+    if folder and (listed := path_of(str(Path(folder, "dataset_info.json")))) is not None and listed.is_file():
         asked = replace(choices, entry=name)
-        found = _read(name, "file", name, lambda: formats.read_path(Path(folder).expanduser(), asked).rows)
+        found = _read(name, "file", name, functools.partial(_rows_of, listed.parent, asked))
         if found.problem is None:
             return found
-    if name in BUILT_IN:
+    if name in BUILT_IN and name not in here.tables():
         return Source(name, name, None, "built-in")
     for table in (name, stem):
         if table in here.tables():
@@ -195,7 +196,8 @@ def model_here(name: str, here: Here) -> tuple[str, bool, Text | None]:
             f"命令里没有基座模型，用当前选择的 {here.model}。", f"No base model is given; the chosen one, {here.model}, is used."
         )  # fmt: skip
     cached = here.cached()
-    if name == models.POCKET or Path(name).expanduser().is_dir() or name in cached:
+    folder = path_of(name)
+    if name == models.POCKET or name in cached or (folder is not None and folder.is_dir()):
         return name, True, None
     found = next((known for known in cached if known.lower() in (name.lower(), f"qwen/{name.lower()}")), None)
     if "/" not in name and (found or re.match(r"qwen[\d.]", name, re.I)):
@@ -206,4 +208,4 @@ def model_here(name: str, here: Here) -> tuple[str, bool, Text | None]:
         )  # fmt: skip
     if found:
         return found, True, None
-    return name, not downloads.elsewhere(name) and Path(name).exists(), None
+    return name, not downloads.elsewhere(name) and folder is not None, None

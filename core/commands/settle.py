@@ -24,7 +24,7 @@ _TEMPLATE = Text(
 def cards(draft: Draft, environment: dict[str, str], gradient_given: bool) -> None:
     """Several processes become more accumulation: as many rows a step on one device."""
     text = environment.get("NPROC_PER_NODE", "")
-    count = int(text) if text.isdigit() else 1
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 1
     if count > 1:
         rows = int(draft.settings.get("gradient_accumulation_steps", 1))
         if gradient_given:
@@ -86,6 +86,8 @@ def _warmup(draft: Draft, total: int) -> None:
     try:
         count = float(asked.value)
     except ValueError:
+        count = math.nan
+    if not math.isfinite(count):
         draft.note(asked, "wrong", Text("应为数字，没有采用。", "It must be a number; not taken."))
         return
     if 0 < count < 1:  # transformers 5: a share of the steps
@@ -176,5 +178,7 @@ def _steps_of(option: Option, total: int) -> int | None:
     try:
         number = float(option.value)
     except ValueError:
+        return None
+    if not math.isfinite(number):
         return None
     return max(1, math.ceil(number * total)) if 0 < number < 1 and total else max(1, int(number))

@@ -16,13 +16,9 @@ from core.text import Text
 
 MAX_CHARACTERS = 200_000
 
-# cat > FILE << EOF ... EOF, on as many lines as there are or pressed into one.
-_HEREDOC = re.compile(
-    r"cat\s*>\s*(?P<file>\S+)\s*<<-?\s*(['\"]?)(?P<mark>\w+)\2[ \t]*\n?(?P<text>.*?)\s*\b(?P=mark)\b", re.S
-)
-_HEREDOC_FIRST = re.compile(
-    r"cat\s*<<-?\s*(['\"]?)(?P<mark>\w+)\1\s*>\s*(?P<file>\S+)[ \t]*\n?(?P<text>.*?)\s*\b(?P=mark)\b", re.S
-)
+# How cat > FILE << EOF ... EOF begins, on as many lines as there are or pressed into one.
+_HEREDOC = re.compile(r"cat\s*>\s*(?P<file>\S{1,400})\s*<<-?\s*(['\"]?)(?P<mark>\w+)\2[ \t]*\n?")
+_HEREDOC_FIRST = re.compile(r"cat\s*<<-?\s*(['\"]?)(?P<mark>\w+)\1\s*>\s*(?P<file>\S{1,400})[ \t]*\n?")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*=.*", re.S)
 _VALUE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _PROMPT = re.compile(r"^\s*(?:\$|%|>>>|>|PS [^>]*>|\([\w.-]+\)\s*\$?)\s+(?=\S)")
@@ -121,9 +117,16 @@ def _is_flag(word: str) -> bool:
 def _take_files(text: str) -> tuple[dict[str, str], str]:
     files: dict[str, str] = {}
     for pattern in (_HEREDOC, _HEREDOC_FIRST):
-        for match in pattern.finditer(text):
-            files[match["file"].strip("'\"")] = match["text"]
-        text = pattern.sub("\n", text)
+        rest, place = list[str](), 0
+        while (begin := pattern.search(text, place)) is not None:
+            mark, end = begin["mark"], None
+            if text.find(mark, begin.end()) >= 0:  # many that never end are told apart quickly
+                end = re.compile(rf"\b{mark}\b").search(text, begin.end())
+            if end is not None:
+                files[begin["file"].strip("'\"")] = text[begin.end() : end.start()].rstrip()
+            rest += [text[place : begin.start()], "\n"] if end is not None else [text[place : begin.end()]]
+            place = begin.end() if end is None else end.end()
+        text = "".join([*rest, text[place:]])
     return files, text
 
 

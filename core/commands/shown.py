@@ -20,6 +20,7 @@ from core.downloads import downloads_of
 from core.errors import UserError
 from core.hub import is_hub_name
 from core.lora import GROUPS
+from core.preview import filled
 from core.text import Text
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def of_form(workspace: Workspace, table: str, config: TrainConfig) -> Subject:
         held = evaluation_set.draw(config, lambda name: workspace.dataset(name).resolved())
     except UserError as error:
         return Subject(config, (), (), table, _huggingface(workspace), error.text)
+    config = filled(config, dataset.identity)
     return Subject(config, rows, held, table, _huggingface(workspace))
 
 

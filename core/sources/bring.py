@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from core import formats, storage
+from core import files_parquet, formats, storage
 from core.dataset import Row
 from core.download import connection
 from core.downloads import downloads_of
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 MOST_ROWS = 50_000
 _MOST_BYTES = 95_000_000  # of one file; the importer's own limit lies just above
 _LINES = (".jsonl", ".csv", ".tsv")
+_OURS = Text(
+    "下载因内部错误而结束。这是程序的问题，详情在终端里。",
+    "An internal error ended the download. This is our fault; the terminal shows the details.",
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ class SetDownloads:
             folder = kept.folder_of(self._home, name)
             self.outcome = Brought(str(name), False, storage.not_written(folder, str(error)))
         finally:
+            if self.outcome is None:  # the error itself goes to the terminal
+                self.outcome = Brought(str(name), False, _OURS)
             self._meter.rest()
 
     def _fetch(self, client: httpx.Client, offer: SetOffer) -> bool:
@@ -146,6 +152,7 @@ class SetDownloads:
             if len(rows) >= self._most:
                 complete = False
                 break
+            _check_size(file)
             part = parts / f"{number}{PurePosixPath(file.name).suffix.lower()}"
             whole = fetch.fetch(
                 client, offer.hub, file, part, self._enough(file, len(rows)), self._stop, told, self._pause
@@ -173,6 +180,23 @@ class SetDownloads:
         return fetch.Enough(_MOST_BYTES, self._most - have + 2)
 
 
+def _check_size(file: RemoteFile) -> None:
+    """Raise DatasetError for a file that has to be read whole and is larger than the importer takes.
+
+    Of a Parquet file the first rows are enough.
+    """
+    if PurePosixPath(file.name).suffix.lower() in (*_LINES, ".parquet") or file.nbytes <= formats.MAX_BYTES:
+        return
+    size, most = f"{file.nbytes / 1e6:.0f} MB", f"{formats.MAX_BYTES / 1e6:.0f} MB"
+    raise DatasetError(
+        Text(
+            zh=f"{file.name} 有 {size}，这种文件最多能读 {most}，没有下载。请换一个数据集，或它的另一个子集。",
+            en=f"{file.name} has {size}; of its kind at most {most} can be read, so it was not downloaded. Choose another "
+            "set, or another subset of it.",
+        )
+    )
+
+
 def _read(part: Path, file: RemoteFile, whole: bool, most: int) -> tuple[list[Row], list[Text]]:
     """The rows of a file, and what was interpreted. Raises DatasetError that names the file."""
     suffix = part.suffix
@@ -181,7 +205,7 @@ def _read(part: Path, file: RemoteFile, whole: bool, most: int) -> tuple[list[Ro
     else:
         data = part.read_bytes()
         if not whole:
-            data = _complete_lines(data, quoted=suffix != ".jsonl")
+            data = _complete_lines(data, quoted=suffix == ".csv")
     # A broken line among thousands is left out, and counted.
     found = formats.read(data, PurePosixPath(file.name).name, formats.Choices(salvage=True))
     notes = list(found.notes)
@@ -195,11 +219,14 @@ def _read(part: Path, file: RemoteFile, whole: bool, most: int) -> tuple[list[Ro
 
 
 def _complete_lines(data: bytes, quoted: bool) -> bytes:
-    """`data` up to its last line end; with `quoted`, the last that stands in no quoted cell."""
-    end = data.rfind(b"\n") + 1
-    while quoted and end > 0 and data.count(b'"', 0, end) % 2:
-        end = data.rfind(b"\n", 0, end - 1) + 1
-    return data[:end]
+    """`data` up to its last line end; with `quoted`, the last that stands in no quoted cell, where there is such a one."""
+    end, inside = len(data), quoted and data.count(b'"') % 2 == 1
+    while end > 0:
+        begin = data.rfind(b'"', 0, end) + 1 if quoted else 0
+        if not inside and (line := data.rfind(b"\n", begin, end)) >= 0:
+            return data[: line + 1]
+        end, inside = begin - 1, not inside
+    return data[: data.rfind(b"\n") + 1]
 
 
 def _first_rows(path: Path, most: int) -> bytes:
@@ -209,14 +236,14 @@ def _first_rows(path: Path, most: int) -> bytes:
 
     try:
         file = pq.ParquetFile(path)
-        batches, have = [], 0
-        for batch in file.iter_batches(batch_size=4096):
-            batches.append(batch[: most + 1 - have])
-            have += batches[-1].num_rows
+        first, have = [], 0
+        for batch in files_parquet.batches(path):
+            first.append(batch[: most + 1 - have])
+            have += first[-1].num_rows
             if have > most:
                 break
         out = io.BytesIO()
-        pq.write_table(pa.Table.from_batches(batches, schema=file.schema_arrow), out)
+        pq.write_table(pa.Table.from_batches(first, schema=file.schema_arrow), out)
         return out.getvalue()
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""A name in a mix -> its rows: a built-in set, a saved dataset, a file or folder, or a hub's set that is kept here."""
+"""A name in a mix -> its rows: a saved dataset, a built-in set, a file or folder, or a hub's set that is kept here."""
 
 from __future__ import annotations
 
@@ -70,15 +70,17 @@ class Sources:
 
         Raises Elsewhere for a hub's set that is not here, DatasetError for what is nothing, damaged or unreadable.
         """
-        path = Path(name).expanduser()
-        if self._files_first and path.exists():
+        path = storage.path_of(name)
+        if self._files_first and path is not None:
             return self._file(name, path, identity)
-        if name in BUILT_IN:
-            return self._built_in(name)
         if name in self._tables():
             return self._dataset(name)
-        if path.exists() or _entry(name) is not None:
+        if name in BUILT_IN:
+            return self._built_in(name)
+        if path is not None:
             return self._file(name, path, identity)
+        if (inside := _entry(name)) is not None:
+            return self._file(name, inside[0], identity, inside[1])
         if (asked := hub_set(name)) is not None and not _looks_like_file(name):
             return self._hub_set(name, asked, identity)
         raise self._unknown(name)
@@ -119,10 +121,7 @@ class Sources:
         stamp = tuple((found.st_ino, found.st_mtime_ns, found.st_size) for found in stats)
         return self._remembered((name, *stamp), read) if stamp else read()
 
-    def _file(self, name: str, path: Path, identity: Identity) -> Source:
-        entry = ""
-        if not path.exists():
-            path, entry = _entry(name) or (path, "")
+    def _file(self, name: str, path: Path, identity: Identity, entry: str = "") -> Source:
         stamp = (path.stat().st_mtime_ns, path.stat().st_size)
 
         def read() -> Source:
@@ -173,7 +172,7 @@ class Sources:
         return found
 
     def _unknown(self, name: str) -> DatasetError:
-        there = [*BUILT_IN, *self._tables()][:8]
+        there = [*dict.fromkeys([*BUILT_IN, *self._tables()])][:8]
         zh, en = f"没有名为“{name}”的数据", f"There is no dataset “{name}”"
         if _looks_like_file(name) or len(Path(name).parts) > 1:
             zh, en = f"没有找到数据文件 {name}，请检查路径", f"Data file {name} was not found: check the path"
@@ -193,8 +192,8 @@ def _resolved(rows: Sequence[Row], identity: Identity) -> tuple[Row, ...]:
 def _entry(name: str) -> tuple[Path, str] | None:
     """(folder or zip, set) of `path:set`, for those that hold several sets."""
     head, mark, entry = name.rpartition(":")
-    path = Path(head).expanduser()
-    return (path, entry) if mark and head and entry and path.exists() else None
+    path = storage.path_of(head) if mark and head and entry else None
+    return None if path is None else (path, entry)
 
 
 def _looks_like_file(name: str) -> bool:
