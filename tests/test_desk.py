@@ -149,7 +149,7 @@ def test_a_stop_flag_ends_an_answer_at_once_wherever_it_is(endless: Engine) -> N
     stop.set()
     begun = time.perf_counter()
     replies = answering.result()
-    assert time.perf_counter() - begun < 0.3
+    assert time.perf_counter() - begun < 1  # a token takes milliseconds; the processors are shared
     assert {reply.finish for reply in replies} == {"cancelled"} and 0 < replies[0].tokens < 400
     assert replies[0].text == endless.resident.encoder.decode(replies[0].ids)  # type: ignore[union-attr]
 

