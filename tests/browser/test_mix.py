@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,8 @@ def test_a_mix_is_put_together_and_its_share_kept_over_a_fifth(page, address: st
     page.locator("#tab-train-button").click()
     page.locator("#train-dataset input").wait_for()
     assert page.locator("#train-dataset input").input_value() == "mine"
-    page.wait_for_function(
-        f"document.querySelector('#preview .oc-preview dd')?.textContent.replace(',', '') === '{total}'"
-    )
+    deadline, shown = time.monotonic() + 60, ""
+    while shown != str(total) and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+        shown = page.locator("#preview .oc-preview dd").first.inner_text().replace(",", "")
+    assert shown == str(total), page.locator("#preview").inner_text()
