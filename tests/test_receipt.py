@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from core import adapters, export_command, models, presets, proof_subject, storage
+from core import adapters, models, presets, proof_subject, storage
 from core.dataset import Dataset
 from core.engine import Engine
 from core.errors import ModelError
@@ -259,7 +259,6 @@ def test_half_of_the_questions_are_about_the_identity() -> None:
 def test_the_commands_are_those_of_the_programs(run: Run, tmp_path: Path) -> None:
     from core.export.elsewhere import commands
 
-    assert export_command.FORMATS
     found = {each.tool: each for each in commands(ordered(run, tmp_path / "a b", "adapter"), tmp_path / "a b", run)}
     assert "--max-lora-rank 8" in found["vLLM"].text and f"'xiaohe={tmp_path}/a b'" in found["vLLM"].text
     assert "--merge_lora true" in found["ms-swift 4.6"].text

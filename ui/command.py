@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,5 +213,4 @@ def _packed(files: dict[str, bytes]) -> bytes:
 
 
 def _told(**said: object) -> str:
-    # The moment makes two answers differ that say the same: only a changed value reaches the page.
-    return json.dumps({**said, "at": time.monotonic_ns()}, ensure_ascii=False)
+    return pieces.answer(**said)

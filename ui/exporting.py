@@ -5,7 +5,6 @@ Opened from the library and from the Train tab by the document's event onecard-e
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,8 +118,7 @@ class ExportDialog(gr.HTML):
             work()
         except UserError as error:
             said = error.of(self.shown_on.language)
-        # The moment makes two answers differ that say the same: only a changed value reaches the page.
-        return json.dumps({"adapter": adapter, "said": said, "at": time.monotonic_ns()}, ensure_ascii=False)
+        return pieces.answer(adapter=adapter, said=said)
 
 
 def _reading_functions(page: Page) -> list[Callable[[dict[str, object]], dict[str, object]]]:

@@ -6,8 +6,6 @@ files arrive through ui.import_files.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -236,8 +234,7 @@ def _decided(choices: Choices, answer: dict[str, object]) -> Choices:
 
 
 def _value(html: str, stays: bool = True) -> str:
-    # The moment makes two answers differ that say the same: only a changed value reaches the page.
-    return json.dumps({"html": html, "open": stays, "at": time.monotonic_ns()}, ensure_ascii=False)
+    return pieces.answer(html=html, open=stays)
 
 
 def _read(name: str) -> str:

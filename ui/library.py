@@ -5,8 +5,6 @@ Opened from the model pickers of Compare and Chat. Its list is drawn here; ui/st
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -122,5 +120,4 @@ class Library:
         workspace = self.page.workspace
         listed: Sequence[AdapterChoice] = workspace.library.all()
         html = library_list.draw(self.page, listed, base_folder(workspace.model))
-        # The moment makes two answers differ that say the same: only a changed value reaches the page.
-        return json.dumps({"html": html, "said": said, "level": level, "at": time.monotonic_ns()}, ensure_ascii=False)
+        return pieces.answer(html=html, said=said, level=level)

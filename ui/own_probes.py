@@ -5,9 +5,7 @@ Rows that are whole are saved as they are written; ui/static/proof_own.js holds 
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -84,8 +82,7 @@ def wire(page: Page, editor: OwnProbes) -> None:
             own_probes.save(page.workspace.home, read(event.probes))
         except UserError as error:
             level, said = "bad", error.of(page.language)
-        # The moment makes two answers differ that say the same: only a changed value reaches the page.
-        return json.dumps({"said": said, "level": level, "at": time.monotonic_ns()}, ensure_ascii=False)
+        return pieces.answer(said=said, level=level)
 
     editor.input(page.shown(on_input), None, [editor], show_progress="hidden", api_visibility="private")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import time
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
@@ -26,6 +27,14 @@ MARKS = {"ok": "✓", "warn": "!", "bad": "✕", "note": "i"}
 def safe(text: object) -> str:
     """`text` as HTML that shows exactly these characters."""
     return html.escape(str(text))
+
+
+def answer(**said: object) -> str:
+    """The JSON value by which a component answers its own browser side.
+
+    The moment makes two answers differ that say the same: only a changed value reaches the page.
+    """
+    return json.dumps({**said, "at": time.monotonic_ns()}, ensure_ascii=False)
 
 
 def icon(name: str) -> str:

@@ -19,8 +19,8 @@ def check(quantisation: str) -> None:
     if quantisation in _TYPES and not llama_cpp_is_here():
         raise ModelError(
             Text(
-                f"{quantisation} 要用 llama.cpp 来做，这里没有安装。请运行 pip install 'onecard[gguf]'，或选 q8_0。",
-                f"{quantisation} is made by llama.cpp, which is not installed here. Run pip install 'onecard[gguf]', or "
+                f"{quantisation} 要用 llama.cpp 来做，这里没有安装。请运行 pip install llama-cpp-python，或选 q8_0。",
+                f"{quantisation} is made by llama.cpp, which is not installed here. Run pip install llama-cpp-python, or "
                 "choose q8_0.",
             )
         )

@@ -186,8 +186,8 @@ def _in_llama_cpp(order: Order, said: Sequence[Said], stop: threading.Event) -> 
     if not llama_cpp_is_here():
         raise _NotHere(
             Text(
-                "没有安装 llama-cpp-python，GGUF 没有复测。请运行 pip install 'onecard[gguf]'，再按“再测一次”。",
-                "llama-cpp-python is not installed, so the GGUF file was not tested. Run pip install 'onecard[gguf]' and press "
+                "没有安装 llama-cpp-python，GGUF 没有复测。请运行 pip install llama-cpp-python，再按“再测一次”。",
+                "llama-cpp-python is not installed, so the GGUF file was not tested. Run pip install llama-cpp-python and press "
                 "Test again.",
             )
         )
