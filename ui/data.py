@@ -119,7 +119,6 @@ class DataTab:
         self.check = check = self.mixing.beside(self.doctor.check)
         self.mixing.wire(self.shown, form)
         opened = demo.load(safe_call(self.on_load), None, **opens)
-        opened.then(**self.mixing.look)
         opened.then(**check)
         self.picker.input(safe_call(self.on_pick), [self.picker, *held], **opens).then(**check)
         # Not the boxes' `input`: gradio leaves it out for text that was pasted with the mouse or filled in by the browser.

@@ -65,8 +65,7 @@ class Mixing:
         def progress(_asked: object) -> dict[str, object]:
             return self._progress()
 
-        self.card, self.checked = MixCard(progress, elem_id="mix"), gr.State(0)
-        self.look: dict[str, object] = {}
+        self.card, self.asked = MixCard(progress, elem_id="mix"), gr.State(0)
 
     def beside(self, check: dict[str, object]) -> dict[str, object]:
         """The health check's event, after which the card is brought up to date: both follow the stored table.
@@ -81,21 +80,23 @@ class Mixing:
             found = checked(*given)
             return [*(found if len(outputs) > 1 else [found]), time.monotonic_ns()]
 
-        return {**check, "fn": both, "outputs": [*outputs, self.checked]}
+        return {**check, "fn": both, "outputs": [*outputs, self.asked]}
 
     def wire(self, shown: gr.Textbox, form: fields.Form) -> None:
         """Connect the card to the settings it edits."""
         settings = [form.components[name] for name in _SETTINGS]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        changed = [field.change for field in settings]  # type: ignore[attr-defined]
-        self.look = {"fn": self.page.shown(self.draw), "inputs": [shown, *settings], "outputs": [self.card], **quiet}
-        gr.on(changed, trigger_mode="always_last", **self.look)
-        for event in (self.card.look, self.checked.change):
-            event(**self.look)
+        changed = [field.change for field in (shown, *settings)]  # type: ignore[attr-defined]
+        inputs, draw = [shown, *settings], self.page.shown(self.draw)
+        # One event draws the card, whoever asks: of two, the slower would put an older mix over the newer.
+        gr.on([*changed, self.asked.change], draw, inputs, [self.card], trigger_mode="always_last", **quiet)
+        self.card.look(time.monotonic_ns, None, [self.asked], **quiet)
 
         def on_act(event: gr.EventData, name: str, written: str, repeat: str) -> Shown:
             after = self.after(event, name, written, repeat)
-            return {**dict(zip(settings, after, strict=True)), self.card: self.draw(name, *after)}
+            if after == (written, repeat):  # a download began, say: no field changes, so nothing else draws
+                return {self.card: self.draw(name, written, repeat)}
+            return dict(zip(settings, after, strict=True))
 
         self.card.act(self.page.shown(on_act), [shown, *settings], [*settings, self.card], **quiet)
 
