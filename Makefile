@@ -6,13 +6,19 @@ PYTEST := $(BIN)/python -m pytest
 # A file at a time to each processor, the browser's files first: they take longest.
 SPREAD := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-gpu check gguf clean
+.PHONY: run test test-reliability test-gpu check gguf clean
 
 run: $(VENV)/.run
 	$(BIN)/python app.py $(ARGS)
 
 test: $(VENV)/.dev
 	$(PYTEST) $(SPREAD) -m "not gpu" $(ARGS)
+
+# Every fault of the reliability suite, and the table of what came of them (docs/reliability.md).
+test-reliability: $(VENV)/.dev
+	@rm -f $(VENV)/faults.jsonl
+	ONECARD_FULL=1 ONECARD_TALLY=$(abspath $(VENV)/faults.jsonl) $(PYTEST) $(SPREAD) tests/reliability $(ARGS); passed=$$?; \
+	$(BIN)/python -m tests.reliability.table $(VENV)/faults.jsonl --write docs/reliability.md --commit "$$(git rev-parse --short HEAD 2>/dev/null)" && exit $$passed
 
 test-gpu: $(VENV)/.dev
 	ONECARD_TEST_CUDA=0 $(PYTEST) -m gpu $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.text import Language, Text
 from ui import (
     words_command,
+    words_diagnostics,
     words_doctor,
     words_export,
     words_history,
@@ -13,8 +14,11 @@ from ui import (
     words_makers,
     words_mix,
     words_proof,
+    words_publish,
     words_rows,
+    words_runs,
     words_seen,
+    words_serving,
 )
 
 _TEXTS: dict[str, tuple[str, str]] = {
@@ -29,6 +33,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     **words_mix.TEXTS,
     **words_history.TEXTS,
     **words_command.TEXTS,
+    **words_publish.TEXTS,
+    **words_runs.TEXTS,
+    **words_serving.TEXTS,
+    **words_diagnostics.TEXTS,
     # The frame
     "app.name": ("单卡工坊", "OneCard"),
     "app.title": ("单卡工坊 OneCard", "OneCard"),

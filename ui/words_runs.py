@@ -1,0 +1,5 @@
+"""A run in one file, and two runs side by side: sentences of the page, as in ui.locale."""
+
+from __future__ import annotations
+
+TEXTS: dict[str, tuple[str, str]] = {}
