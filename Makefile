@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # A file at a time to each processor, the browser's files first: they take longest.
 SPREAD := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-reliability test-gpu check gguf clean
+.PHONY: run test test-reliability test-gpu check audit gguf clean
 
 run: $(VENV)/.run
 	$(BIN)/python app.py $(ARGS)
@@ -27,6 +27,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known holes in what is installed, as far as the package index tells of them; what it cannot tell of is listed.
+audit: $(VENV)/.run
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --path $(VENV)/lib/python*/site-packages --skip-editable --progress-spinner off
 
 # A stamp, not the interpreter: a venv that broke off half way has an interpreter but no pip.
 $(VENV)/.made:
