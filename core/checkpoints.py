@@ -6,9 +6,9 @@ the digests of the other files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from core import adapters, storage
 from core.engine import Engine
+from core.errors import ConfigError
 from core.run import Run
+from core.text import Text
 
 if TYPE_CHECKING:
     import torch
@@ -78,10 +80,14 @@ def save(
     """Write the checkpoint of step `state.step`; one of the same step is replaced. Returns its path inside the run."""
     path = f"{_FOLDER}/step-{state.step:06d}"
     with storage.staged_folder(run.folder / path) as staged:
-        engine.save_adapter(run.id, staged, card)  # takes the empty folder's place
+        engine.write_adapter(run.id, staged, card)
         adapters.write_tensors(staged / TENSORS, tensors)
-        files = {name: _digest(staged / name) for name in (adapters.WEIGHTS, TENSORS)}
-        record = {"state": asdict(state), "layout": layout, "numbers": dict(numbers), "files": files}
+        # Not the card's: it is rewritten as the run goes on, and nothing is computed with it.
+        files = {name: _digest(staged / name) for name in (adapters.CONFIG, adapters.WEIGHTS, TENSORS)}
+        record = {
+            "state": asdict(state), "layout": layout, "numbers": dict(numbers), "files": files,
+            "settings": run.config.as_dict(),
+        }  # fmt: skip
         storage.write_json(staged / RECORD, {**record, "digest": _digest_of(record)})
     return path
 
@@ -93,7 +99,7 @@ def prune(run: Run, limit: int, best_step: int, best_loss: float) -> None:
     for folder in folders:
         best = _step_of(folder) == best_step
         if folder in folders[:-limit] and not best:
-            shutil.rmtree(folder)
+            storage.remove_folder(folder)
             continue
         card = _card(folder)
         if card is None:
@@ -110,10 +116,7 @@ def newest(run: Run) -> tuple[Checkpoint | None, list[str]]:
     checkpoints make room for new ones. For whoever trains the run, nobody else.
     """
     place = run.folder / _FOLDER
-    # Folders that were being filled; one inside another's staging has a dot more.
-    for leftover in (*place.glob(".*"), *run.folder.glob(".adapter.*")):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
+    storage.sweep(run.folder)
     damaged: list[str] = []
     for folder in reversed(_folders(run)):
         found = _read(folder)
@@ -122,6 +125,32 @@ def newest(run: Run) -> tuple[Checkpoint | None, list[str]]:
         damaged.append(folder.name)
         folder.rename(place / storage.unused(place, f"damaged-{folder.name}"))
     return None, damaged
+
+
+def check_settings(run: Run) -> None:
+    """Raise ConfigError if the run's settings are not those of its newest checkpoint: it would not be the same run.
+
+    A checkpoint from before settings were kept in it passes, and so does one that cannot be read.
+    """
+    for _, folder in saved(run)[-1:]:
+        with contextlib.suppress(OSError, ValueError):
+            record = storage.read_json(folder / RECORD)
+            then = record.get("settings") if isinstance(record, dict) else None
+            now = run.config.as_dict()
+            changed = [name for name in now if isinstance(then, dict) and then.get(name, now[name]) != now[name]]
+            if isinstance(then, dict) and changed:
+                raise ConfigError(_other_settings(run, {name: (then[name], now[name]) for name in changed}), changed[0])
+
+
+def _other_settings(run: Run, changed: Mapping[str, tuple[object, object]]) -> Text:
+    zh = "；".join(f"{name} 原为 {then!r}，现为 {now!r}" for name, (then, now) in changed.items())
+    en = "; ".join(f"{name} was {then!r}, is {now!r}" for name, (then, now) in changed.items())
+    path = run.folder / "config.json"
+    return Text(
+        zh=f"{path} 里的设置在训练开始之后被改动过（{zh}），不能接着训练。请改回原值，或用新的设置重新开始一次训练。",
+        en=f"The settings in {path} were changed after the run began ({en}), so the run cannot go on. Put them back, or "
+        "start a new run with the new ones.",
+    )
 
 
 def newest_step(run: Run) -> int:

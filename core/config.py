@@ -179,7 +179,7 @@ class TrainConfig:
         "保存间隔", "Save every", "每隔多少步保存一个检查点；最后一步总会保存。",
         "Steps between checkpoints; the last step is always saved.", group="probes", unit=_STEPS, min=1,
         max=1_000_000))
-    save_seconds: int = field(default=0, metadata=_fact(
+    save_seconds: int = field(default=60, metadata=_fact(
         "按时间保存", "Save every (time)", "距上次保存超过这么多秒时也保存一个检查点；0 表示只按步数。",
         "A checkpoint is also saved when this long has passed since the last; 0 means by steps only.", group="probes",
         unit=_SECONDS, min=0, max=1_000_000))

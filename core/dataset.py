@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,21 @@ class Identity:
             zh, _, en = text.partition("|")
             cells += [zh.strip(), en.strip() or zh.strip()]
         return cls(*cells)
+
+    def over(self, below: Identity) -> Identity:
+        """This card; what it does not say at all, name or maker, is as `below` has it."""
+        named, made = self.name("zh"), self.author("zh")
+        return Identity(
+            *((self.name_zh, self.name_en) if named else (below.name_zh, below.name_en)),
+            *((self.author_zh, self.author_en) if made else (below.author_zh, below.author_en)),
+        )
+
+    @property
+    def settings(self) -> tuple[str, str]:
+        """model_name and model_author for this card, as `parse` reads them."""
+        pairs = ((self.name_zh, self.name_en), (self.author_zh, self.author_en))
+        name, author = (f"{zh}|{en}" if en and en != zh else zh for zh, en in pairs)
+        return name, author
 
     @property
     def filled(self) -> Identity:
@@ -258,26 +274,44 @@ def line_of(row: Row) -> str:
 
 
 def save(folder: Path, dataset: Dataset, lines: Sequence[str] | None = None, card: bool = True) -> None:
-    """Write rows and identity card under `folder`, each file whole or as it was before.
+    """Write rows and identity card under `folder`: both, or what was there before.
 
     `lines`: the rows' `line_of`, where they are known already. `card`: whether the identity card may have changed.
     """
     known = [line_of(row) for row in dataset.rows] if lines is None else lines
-    storage.write_text(folder / f"{dataset.name}.jsonl", "".join(f"{line}\n" for line in known))
-    meta = folder / f"{dataset.name}.meta.json"
-    if card or not meta.is_file():
-        storage.write_json(meta, {"identity": vars(dataset.identity)})
+    path, meta, coming = files_of(folder, dataset.name)
+    rows, identity = storage.whole("".join(f"{line}\n" for line in known)).encode(), vars(dataset.identity)
+    card = card or coming.is_file() or not meta.is_file()
+    if card:  # two files: from the moment that the rows are those it names, this card counts
+        storage.write_json(coming, {"identity": identity, "rows": sha256(rows).hexdigest()})
+    storage.write_bytes(path, rows)
+    if card:
+        storage.write_json(meta, {"identity": identity})
+        coming.unlink()
+
+
+def files_of(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """(rows, identity card, card of rows that are being saved) of a dataset; the last is there during a save only."""
+    return folder / f"{name}.jsonl", folder / f"{name}.meta.json", folder / f".{name}.coming.json"
+
+
+def _card_of(path: Path, meta: Path, coming: Path) -> object:
+    """The identity card that goes with the rows: also where a save was cut off between the two files."""
+    if coming.is_file():
+        card = storage.read_json(coming)
+        if isinstance(card, dict) and card.get("rows") == sha256(path.read_bytes()).hexdigest():
+            return card
+    return storage.read_json(meta) if meta.is_file() else {}
 
 
 def load(folder: Path, name: str) -> Dataset:
     """The saved dataset. Raises DatasetError if there is none or a line is damaged."""
-    path = folder / f"{name}.jsonl"
+    path, meta, coming = files_of(folder, name)
     if not path.is_file():
         raise DatasetError(Text(zh=f"没有名为“{name}”的数据集。", en=f"There is no dataset named “{name}”."))
-    meta = path.with_name(f"{name}.meta.json")
     try:
         rows = [from_json(value, i) for i, value in enumerate(storage.read_json_lines(path))]
-        card = storage.read_json(meta) if meta.is_file() else {}
+        card = _card_of(path, meta, coming)
     except ValueError as error:
         raise DatasetError(
             Text(

@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from core import adapters, cli, models, own_probes, proof_subject, proofs, storage
+from core import adapters, cli, models, own_probes, proof_subject, proofs, signals, storage
 from core.export import card, receipt
 from core.export.make import make
 from core.export.order import FORMATS, QUANTISATIONS, Order
@@ -71,7 +70,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         rows=arguments.rows,
     )
     told = progress()
-    with _interruptible() as stop:
+    with interruptible() as stop:
         written = make(
             order, lambda done, total: told(done // 1_000_000, total // 1_000_000, _WRITING), stop,
             lambda staged: card.model_card(order, run, _proof(order), None),
@@ -119,15 +118,11 @@ def _subject(order: Order, run: Run | None, arguments: argparse.Namespace) -> Su
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl+C and SIGTERM set the event: what is half done is cleared away, what is whole stays."""
+def interruptible() -> Iterator[threading.Event]:
+    """Ctrl+C and SIGTERM set the event: what is half done is cleared away, what is whole stays. See `signals`."""
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals.asked_to_end(lambda _number: stop.set()):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print(order: Order, found: Receipt | None, as_json: bool) -> None:

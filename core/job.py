@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import errno
-import sys
+import logging
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import IO
 
 from core import storage
-from core.errors import BusyError, UserError
+from core.device_errors import explained
+from core.errors import BusyError, DivergedError, StorageError, UserError, WontFitError
+from core.redact import redact
 from core.run import Run
 from core.text import Text
 
 Work = Callable[[Run, threading.Event], None]
+log = logging.getLogger("onecard.run")
 
 
 class Job:
-    """At most one run at a time in this process."""
+    """At most one run at a time in this process, and in every process that has the same home, if it is given."""
 
-    def __init__(self, work: Work, clean_up: Callable[[], None]) -> None:
+    def __init__(self, work: Work, clean_up: Callable[[], None], home: Path | None = None) -> None:
         self._work = work
+        self._alone = home / ".training" if home is not None else None
+        self._claim: IO[str] | None = None
         self._clean_up = clean_up
         self._guard = threading.Lock()
         self._stop = threading.Event()
@@ -44,15 +51,41 @@ class Job:
             if self.active is not None:
                 raise BusyError(busy(self.active))
             self._stop.clear()  # before making: a stop that comes meanwhile is meant for this run
-            run = make()
-            if self._closed:
-                raise BusyError(Text(zh="程序正在退出。", en="The program is closing."))
-            run.claim()
+            self._take()
+            try:
+                run = make()
+                if self._closed:
+                    raise BusyError(Text(zh="程序正在退出。", en="The program is closing."))
+                run.claim()
+            except BaseException:
+                self._let_go()
+                raise
             run.live = True
             self.run = run
             self._thread = threading.Thread(target=self._train, args=(run,), name="training")
             self._thread.start()
             return run
+
+    def _take(self) -> None:
+        """Keep other processes from training beside this run: there is one card. Raises BusyError if one does."""
+        if self._alone is None:
+            return
+        storage.make_folder(self._alone.parent)  # it may have been moved away since
+        self._claim = storage.lock_file(self._alone)
+        if self._claim is None:
+            holder = storage.holder(self._alone)
+            raise BusyError(
+                Text(
+                    zh=f"另一个程序（进程 {holder}）正在 {self._alone.parent} 里训练。请等它结束，或先停止它。",
+                    en=f"Another program (process {holder}) is training in {self._alone.parent}. Wait for it to end, or "
+                    "stop it first.",
+                )
+            )
+
+    def _let_go(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     def stop(self) -> None:
         """Ask the run to end after the current step; it saves its adapter. Without a run, nothing happens."""
@@ -73,23 +106,24 @@ class Job:
         return True
 
     def _train(self, run: Run) -> None:
-        failure: Text | None = None
+        failure: UserError | None = None
         trace = ""
         # The product's only `except Exception`: whatever happens here must become the run's last event, or the page
         # would show it running for ever.
         try:
             self._work(run, self._stop)
         except UserError as error:
-            failure = error.text
+            failure = error
         except Exception as error:
-            failure, trace = _explain(error), traceback.format_exc()
+            failure, trace = _explain(error), redact(traceback.format_exc())
         finally:
             # Also for what is no Exception (an exit from inside): the page must never show a run that nobody trains.
             if failure is None and run.status == "running":
-                failure = Text(zh="训练线程意外结束。", en="The training thread ended unexpectedly.")
+                failure = UserError(Text(zh="训练线程意外结束。", en="The training thread ended unexpectedly."))
             if failure is not None:
                 _record_failure(run, failure, trace)
             run.release()
+            self._let_go()
             run.live = False
         if failure is not None:
             # Outside the except block: a traceback in flight would keep the failed step's tensors alive.
@@ -104,28 +138,41 @@ def busy(run: Run) -> Text:
     )
 
 
-def _record_failure(run: Run, failure: Text, trace: str) -> None:
+def _record_failure(run: Run, failure: UserError, trace: str) -> None:
+    """The run's last event. `cause` is what programs go by; sizes in bytes where memory was short."""
+    facts: dict[str, object] = {"message_zh": failure.text.zh, "message_en": failure.text.en, "cause": failure.cause}
+    if isinstance(failure, WontFitError):
+        facts |= {"needed_bytes": failure.needed_bytes, "free_bytes": failure.free_bytes}
+    if isinstance(failure, DivergedError):
+        facts["broken_step"] = failure.step
+    # What a person can mend stands on the page and in the run; the terminal shows what is our fault.
+    log.log(logging.ERROR if trace else logging.INFO, "run %s failed at step %d\n%s", run.id, run.step, trace)
     try:
         if trace:
-            print(trace, file=sys.stderr)
             storage.write_text(run.folder / "error.txt", trace)
-        run.append("failed", step=run.step, message_zh=failure.zh, message_en=failure.en)
+        run.append("failed", step=run.step, **facts)
     except (OSError, UserError):
         # The disk is full or gone: the page must still see the end, even if no file can.
-        run.events.append(
-            {"type": "failed", "time": 0.0, "step": run.step, "message_zh": failure.zh, "message_en": failure.en}
-        )
+        run.events.append({"type": "failed", "time": 0.0, "step": run.step, **facts})
 
 
-def _explain(error: Exception) -> Text:
+def _explain(error: Exception) -> UserError:
     """A cause a person can act on where one is known, else an admission that the fault is ours."""
+    named = explained(error, "training")
+    if named is not None:
+        return named
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return Text(
-            zh="磁盘已满,训练已停止。请清理磁盘后重新开始;之前保存的检查点没有丢失。",
-            en="The disk is full and training stopped. Free some space and start again; saved checkpoints are intact.",
+        return StorageError(
+            Text(
+                zh="磁盘已满，训练已停止。请清理磁盘后重新开始；之前保存的检查点没有丢失。",
+                en="The disk is full and training stopped. Free some space and start again; saved checkpoints are intact.",
+            )
         )
     name = type(error).__name__
-    return Text(
-        zh=f"程序内部出错({name}),训练已停止。这是我们的问题,详情见该次训练文件夹里的 error.txt。",
-        en=f"An internal error ({name}) stopped training. This is our fault; details are in error.txt in the run's folder.",
+    return UserError(
+        Text(
+            zh=f"程序内部出错（{name}），训练已停止。这是我们的问题，详情见该次训练文件夹里的 error.txt。",
+            en=f"An internal error ({name}) stopped training. This is our fault; details are in error.txt in the run's "
+            "folder.",
+        )
     )

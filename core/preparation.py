@@ -16,7 +16,8 @@ from core.adapters import Adapter
 from core.board import Board
 from core.checkpoints import Checkpoint, TrainerState
 from core.dataset import Identity
-from core.device import BESIDE_EMBEDDING, give_back, has_room, memory_allowed, memory_errors
+from core.device import BESIDE_EMBEDDING, give_back, has_room, memory_allowed
+from core.device_errors import device_errors
 from core.encode import Example
 from core.engine import Engine, Resident
 from core.errors import ModelError, WontFitError
@@ -115,7 +116,7 @@ def _back_to_rest(run: Run, resident: Resident, plan: Plan) -> None:
     needed = estimate.embedding_bytes(resident.info) + BESIDE_EMBEDDING
     if plan.host_embeddings and (run.config.max_memory_gb or not has_room(needed)):
         return
-    with contextlib.suppress(WontFitError), memory_errors():
+    with contextlib.suppress(WontFitError), device_errors():
         resident.backend.settle(Way())
 
 

@@ -51,11 +51,11 @@ def room(adapter_bytes: int) -> int:
 def remove(run_folder: Path, steps: Collection[int]) -> None:
     """Take these away."""
     for step in steps:
-        shutil.rmtree(run_folder / name(step), ignore_errors=True)
+        if (run_folder / name(step)).is_dir():
+            storage.remove_folder(run_folder / name(step))
 
 
 def forget_all_but(run_folder: Path, steps: Collection[int]) -> None:
     """Take away what a run that goes on from an earlier step does not know, and what a kill left half written."""
     remove(run_folder, [step for step, _ in saved(run_folder) if step not in steps])
-    for leftover in (run_folder / FOLDER).glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    storage.sweep(run_folder / FOLDER)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,16 +138,12 @@ class Run:
         self.events = _read_events(self.folder)
 
     def append(self, kind: str, **fields: object) -> Event:
-        """Add an event to memory and, as one flushed line, to events.jsonl."""
+        """Add an event to memory and, as one line, to events.jsonl. Raises StorageError for a full or broken disk."""
         event: Event = {"type": kind, "time": time.time(), **fields}
         line = json.dumps(event, ensure_ascii=False, allow_nan=False)
-        with self._write, (self.folder / "events.jsonl").open("ab+") as file:
-            if file.tell() and not _ends_a_line(file):
-                file.write(b"\n")  # a line torn by a kill or a full disk stays alone
-            file.write(f"{line}\n".encode())
-            file.flush()
-            if kind not in ("step", "probed"):
-                os.fsync(file.fileno())
+        with self._write:
+            # A step that a power cut takes is done again: its checkpoint says where the run goes on.
+            storage.append_line(self.folder / "events.jsonl", line, flushed=kind not in ("step", "probed"))
             self.events.append(event)
         return event
 
@@ -264,7 +259,8 @@ class Run:
     def hits(self) -> tuple[int, int] | None:
         """(answers that show the new identity, identity questions asked): of the adapter there is, else the latest."""
         found = self.probings
-        own = [event for event in found if self.ending and event["step"] == self.adapter_step]
+        step = self.adapter_step if self.ending else None
+        own = [event for event in found if event["step"] == step]
         event = next(iter(own), found[-1] if found else None)
         return (int(str(event["hits"])), int(str(event["total"]))) if event and event.get("total") else None
 
@@ -279,7 +275,11 @@ class Run:
 
     @property
     def adapter_step(self) -> int | None:
-        """The step whose adapter is the run's `adapter/`: of the last that was put there, whether it counts or not."""
+        """The step whose adapter is the run's `adapter/`: as that says itself, else of the last event that tells."""
+        # First what is there: a kill may have come between the folder and the event.
+        step = adapters.card_of(self.folder / "adapter").get("step")
+        if isinstance(step, int):
+            return step
         for event in reversed(self.events):
             if event["type"] == "chosen" or (event["type"] == "saved" and event.get("path") == "adapter"):
                 return int(str(event["step"]))
@@ -339,11 +339,6 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def _read_rows(path: Path) -> list[Row]:
     return [dataset.from_json(value, i) for i, value in enumerate(storage.read_json_lines(path))]
-
-
-def _ends_a_line(file: IO[bytes]) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 def new_folder(runs: Path, title: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -19,6 +20,9 @@ from core.text import Text
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONE = re.compile("[\ud800-\udfff]")
+# What is being written, replaced or removed lies beside its target under such a name.
+_UNDER_WAY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(tmp|old|gone)", re.DOTALL)
+_HERE, _SWAP = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
 _UNSAFE = re.compile(r"[^\w\u4e00-\u9fff-]+")
 # Windows refuses these as file names, whatever the suffix; a home folder may travel.
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
@@ -39,6 +43,8 @@ def _named(path: Path) -> Iterator[None]:
                     en=f"No permission to write in {path.parent}. Choose another folder (--home) or change its permissions.",
                 )
             ) from error
+        if error.errno == errno.ENOENT and not path.parent.exists():
+            raise StorageError(gone(path.parent)) from error
         if error.errno in (errno.EIO, errno.EFBIG):
             raise StorageError(not_written(path, str(error))) from error
         raise
@@ -66,6 +72,15 @@ def disk_full(path: Path) -> Text:
     )
 
 
+def gone(folder: Path) -> Text:
+    """The sentence for a folder that was there before."""
+    return Text(
+        f"文件夹 {folder} 不见了：它被删除或移走了，或者所在的磁盘没有挂载。请恢复它，或用 --home 换一个文件夹后重新启动。",
+        f"The folder {folder} is gone: it was deleted or moved, or its disk is not mounted. Bring it back, or start again "
+        "with another --home.",
+    )
+
+
 def not_written(path: Path, reason: str) -> Text:
     """The sentence for a file that could not be written, by `reason`, the words of the system or of a library."""
     said = re.search(r"os error (\d+)", reason)
@@ -80,6 +95,8 @@ def not_written(path: Path, reason: str) -> Text:
 
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    if os.name == "nt":  # a folder cannot be opened there
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -90,41 +107,135 @@ def sync_folder(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it. Raises StorageError where that is not allowed."""
     with _named(folder / "x"):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
+
+
+def _make(folder: Path) -> None:
+    """`mkdir -p` that survives a power cut: a file in a folder which nobody flushed is lost with it."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_folder(one.parent)
 
 
 def lock_file(path: Path) -> IO[str] | None:
-    """An open file that only this process holds until it ends, or None if another holds it.
+    """An open file that only this process holds until it ends, or None if another holds it, see `holder`.
 
     The system lets go of it when the process dies, however that happens. On systems and file systems without flock nothing is locked.
     """
-    file = path.open("a+")
+    with _named(path):
+        file = path.open("a+")
+    if not _lock(file.fileno()):
+        file.close()
+        return None
+    with contextlib.suppress(OSError):  # a full disk: locked, and nobody can say by whom
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+    return file
+
+
+def holder(path: Path) -> str:
+    """The process id that whoever locked this file wrote into it; "?" if that cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return str(int(path.read_text("ascii")))
+    return "?"
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the open file is this process's alone from now on; true where nothing can be locked."""
     try:
         import fcntl
     except ImportError:
-        return file
+        return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
-            return file
-        file.close()
-        return None
-    return file
+        return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP)  # a file system without locks
+    return True
+
+
+@contextlib.contextmanager
+def _at_work(path: Path) -> Iterator[None]:
+    """While the block runs, `sweep` leaves `path` alone."""
+    with contextlib.ExitStack() as stack:
+        if os.name != "nt":
+            descriptor = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            _lock(descriptor)
+        yield
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.{kind}")
+
+
+def sweep(folder: Path) -> None:
+    """Clear away, anywhere below `folder`, what writers that died left half done; one that is at work is not touched.
+
+    What was being replaced where two folders cannot be exchanged in one step gets its name back.
+    """
+    for place, folders, files in os.walk(folder):
+        found = [(Path(place, name), match) for name in (*folders, *files) if (match := _UNDER_WAY.fullmatch(name))]
+        folders[:] = [name for name in folders if not _UNDER_WAY.fullmatch(name)]
+        for path, match in sorted(found, key=lambda one: one[1][2] != "old"):
+            with contextlib.suppress(OSError):  # it is out of the way, and stays so
+                _clear(path, path.with_name(match[1]), match[2])
+
+
+def _clear(path: Path, target: Path, kind: str) -> None:
+    if os.name != "nt":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            if not _lock(descriptor):
+                return
+        finally:
+            os.close(descriptor)
+    if kind == "old" and not target.exists():
+        os.rename(path, target)
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` in one step: a reader sees the old file or the new one, never a part."""
     with _named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        _make(path.parent)
+        staged = _beside(path, "tmp")
         try:
             with staged.open("wb") as file:
+                _lock(file.fileno())  # see `sweep`
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(staged, path)
             sync_folder(path.parent)
+        finally:
+            staged.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """A file to fill, flushed and renamed to `target` on success, removed on failure: whole or absent.
+
+    An existing `target` is replaced.
+    """
+    with _named(target):
+        _make(target.parent)
+        staged = _beside(target, "tmp")
+        staged.touch()
+        try:
+            with _at_work(staged):
+                yield staged
+                with staged.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(staged, target)
+                sync_folder(target.parent)
         finally:
             staged.unlink(missing_ok=True)
 
@@ -139,18 +250,22 @@ def whole(text: str) -> str:
     return _LONE.sub("\ufffd", text)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add one line of UTF-8 text to the end of a file and flush it to disk.
+def append_line(path: Path, line: str, flushed: bool = True) -> None:
+    """Add one line of UTF-8 text to the end of a file; with `flushed` it survives a power cut from now on.
 
     A tail that was torn by a kill or a full disk stays a line of its own.
     """
     with _named(path), path.open("ab+") as file:
-        if file.tell():
+        size = file.tell()
+        if size:
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else f"\n{line}"
         file.write(f"{line}\n".encode())
         file.flush()
-        os.fsync(file.fileno())
+        if flushed or not size:
+            os.fsync(file.fileno())
+        if not size:
+            sync_folder(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -185,30 +300,69 @@ def read_json_lines(path: Path, torn: bool = False) -> list[object]:
 def staged_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, renamed to `target` on success and removed on failure: whole or absent.
 
-    An existing `target` is replaced.
+    An existing `target` is replaced, in one step where the system can.
     """
-    staged = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     with _named(target):
-        staged.mkdir(parents=True)
+        _make(target.parent)
+        staged = _beside(target, "tmp")
+        staged.mkdir()
         try:
-            yield staged
-            for file in sorted(staged.rglob("*")):
-                if file.is_file():
-                    file.chmod(0o644)  # safetensors writes 0600; a server under another user must be able to read it
-                    with file.open("rb") as handle:
-                        os.fsync(handle.fileno())
-            sync_folder(staged)
-            old = None
-            if target.exists():
-                old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-                os.rename(target, old)
-            os.rename(staged, target)
-            sync_folder(target.parent)
-            if old is not None:
-                shutil.rmtree(old)
+            with _at_work(staged):
+                yield staged
+                _flush(staged)
+                _put(staged, target)
         finally:
             if staged.exists():
                 shutil.rmtree(staged, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Put every file and every entry of a folder on disk, readable by all."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            path.chmod(0o644)  # safetensors writes 0600; a server under another user must be able to read it
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def _put(staged: Path, target: Path) -> None:
+    """Give the staged folder its name. What bore it is removed, or lies under the staged name then."""
+    old = None
+    if not target.exists():
+        os.rename(staged, target)
+    elif not _exchange(staged, target):
+        old = _beside(target, "old")
+        os.rename(target, old)
+        try:
+            os.rename(staged, target)
+        except OSError:
+            os.rename(old, target)
+            raise
+    sync_folder(target.parent)
+    if old is not None:
+        shutil.rmtree(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that there is no moment without either; False where that cannot be done."""
+    try:
+        swap = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system than Linux, or an old C library
+        return False
+    swap.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return bool(swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _SWAP) == 0)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it. A kill leaves it whole, or none of it that anybody sees, see `sweep`."""
+    with _named(folder):
+        gone = _beside(folder, "gone")
+        os.rename(folder, gone)
+        sync_folder(gone.parent)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def slug(name: str, fallback: str = "untitled") -> str:

@@ -28,7 +28,10 @@ OVERWRITTEN = Text("保留这个页面的版本，覆盖另一个页面的改动
 _MOST_HELD_ROWS = 120_000
 _CREATED = Text("新建", "Created")
 _FOUND = Text("已有的数据集", "As it was found")
-_OUTSIDE = Text("在本页面以外改动的文件", "The file was changed outside this program")
+_OUTSIDE = Text(
+    "没有记下来由的改动（在本页面以外，或保存时程序被中断）",
+    "A change that nobody noted (outside this program, or a save that was cut off)",
+)
 _STARTER = Text("自带的示例", "The starter rows")
 
 
@@ -225,7 +228,7 @@ class Tables:
         """Remove a deleted dataset for good, now. Raises DatasetError if it is gone already."""
         with self._guard:
             gone = self._gone(history)
-            shutil.rmtree(self._history_folder / gone.history)
+            storage.remove_folder(self._history_folder / gone.history)
             return gone
 
     def _gone(self, history: str) -> Deleted:
@@ -282,15 +285,14 @@ class Tables:
             self._histories.pop(rested, None)  # it remembers rows as well
 
     def _files(self, name: str) -> object:
-        paths = (self.folder / f"{name}{suffix}" for suffix in (".jsonl", ".meta.json"))
-        states = [path.stat() if path.is_file() else None for path in paths]
+        states = [path.stat() if path.is_file() else None for path in dataset.files_of(self.folder, name)]
         return [(state.st_ino, state.st_mtime_ns, state.st_size) if state else None for state in states]
 
     def _remove(self, name: str) -> None:
         self._held.pop(name, None)
         self._untold.pop(name, None)
-        for suffix in (".jsonl", ".meta.json"):
-            (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+        for path in dataset.files_of(self.folder, name):
+            path.unlink(missing_ok=True)
 
     def _begin(self) -> None:
         if not self.names():
@@ -320,7 +322,8 @@ class Tables:
 
     def _all(self) -> list[History]:
         known = {history.id: history for history in self._histories.values()}
-        folders = sorted(path for path in self._history_folder.iterdir() if path.is_dir())
+        found = (path for path in self._history_folder.iterdir() if path.is_dir())
+        folders = sorted(path for path in found if not path.name.startswith("."))
         return [known.get(path.name) or History(path) for path in folders]
 
     def _purge(self) -> None:

@@ -7,28 +7,30 @@ modules of their own.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
+import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 
-from core import adapters, board, checkpoints, endings, estimate, lora, mix, probed, rehearsal, storage, taken
-from core.config import TrainConfig
+from core import adapters, checkpoints, endings, estimate, probed, rehearsal, storage, taken
 from core.dataset import Row
-from core.device import Device, memory_errors, memory_used
+from core.device import memory_used
+from core.device_errors import device_errors
 from core.encode import Example
 from core.engine import Engine
-from core.errors import ConfigError, DivergedError, ModelError, UserError, WontFitError
-from core.models import NO_BITSANDBYTES, Progress
+from core.errors import DivergedError, UserError, WontFitError
+from core.export.make import versions
+from core.models import Progress
 from core.preparation import Prepared, fill, prepared, resident_of
 from core.run import Run
 from core.schedule import divide, learning_rate_at, step_rows
+from core.start_checks import check as check
+from core.start_checks import check_again as check_again
 from core.step import Launched
 from core.taken import Point
-from core.text import Text
 from core.truncation import fit_rows, kept, what_was_cut
 
 _LONG = 0.25  # seconds; below, reading a step only after launching the next one saves a hundredth and more of its time
@@ -43,9 +45,13 @@ def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | 
     config, again = run.config, bool(run.events)
     run.append("loading", model=config.model)
     with engine.held(run.id):
-        engine.load(config.model, config.quant_method, config.torch_dtype, progress, holder=run.id)
         try:
-            with memory_errors():
+            engine.load(config.model, config.quant_method, config.torch_dtype, _until(stop, progress), holder=run.id)
+        except _Stopped:  # gigabytes may have been left to read, and there is nothing to save yet
+            run.append("stopped", step=checkpoints.newest_step(run), adapter="adapter" if run.adapter else None)
+            return
+        try:
+            with device_errors("training"):
                 training, held_out = _examples(engine, run)
                 anchors = rehearsal.answered(engine, run, training, run.append, stop)
                 with prepared(engine, run, training, anchors, again, stop) as ready:
@@ -55,41 +61,20 @@ def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | 
             raise
 
 
-def check(config: TrainConfig, device: Device) -> None:
-    """Refuse settings that contradict each other or this machine, before anything is loaded."""
-    lora.check(config)
-    if config.optim == "paged_adamw_8bit" and device.kind != "cuda":
-        raise ConfigError(
-            Text(
-                zh="paged_adamw_8bit 需要 CUDA 显卡;在处理器上请用 adamw_torch。",
-                en="paged_adamw_8bit needs a CUDA card; use adamw_torch on the processor.",
-            ),
-            "optim",
-        )
-    needs = config.quant_method == "bnb" or config.optim == "paged_adamw_8bit"
-    if needs and importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(NO_BITSANDBYTES)
-    if config.report_to == "tensorboard":
-        board.check()
-    if config.early_stop_interval and not (config.split_dataset_ratio or config.val_dataset):
-        raise ConfigError(
-            Text(
-                zh=f"提前结束(early_stop_interval = {config.early_stop_interval})要看验证损失:请设置“验证集比例”或“验证集”,"
-                "或把它设为 0。",
-                en=f"Early stop (early_stop_interval = {config.early_stop_interval}) goes by the evaluation loss: choose an "
-                "evaluation split or set, or set it to 0.",
-            ),
-            "early_stop_interval",
-        )
+class _Stopped(Exception):
+    """The run was stopped while its base was being read."""
 
 
-def check_again(run: Run, device: Device) -> None:
-    """`check` for a run to go on with, and that its rows are those it began with.
+def _until(stop: threading.Event, progress: Progress | None) -> Progress:
+    """`progress` that ends the loading, by raising _Stopped, once `stop` is set."""
 
-    Once it has a checkpoint, the adapter that it began from is not asked for.
-    """
-    mix.check_frozen(run.folder)
-    check(replace(run.config, adapters="") if checkpoints.newest_step(run) else run.config, device)
+    def told(what: str, done: int, total: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        if progress is not None:
+            progress(what, done, total)
+
+    return told
 
 
 def _examples(engine: Engine, run: Run) -> tuple[list[Example], list[Example]]:
@@ -152,7 +137,7 @@ class _Trainer:
         self._steps = run.config.steps(len(training))
         self._saved_step, self._saved_at = self._state.step, time.perf_counter()
         self._begun = time.perf_counter() - self._state.seconds
-        self._taken = False
+        self._taken = self._broken = False
         self._best: Point | None = None  # whose adapter is the run's
         self._since = _Since()
         self._under_way: _UnderWay | None = None
@@ -173,6 +158,7 @@ class _Trainer:
             tokens=sum(len(example) for example in self._training),
             model=config.model,
             device=self._engine.device.name,
+            versions=versions(),
             trainable_parameters=estimate.adapter_parameters(resident.info, config),
             max_tokens=plan.max_tokens,
             recompute=bool(plan.recompute),
@@ -203,6 +189,7 @@ class _Trainer:
             self._settle()
             if self._since.steps:
                 self._log()
+            self._check_weights()
             # Saved first: what may take a while comes after the weights are safe.
             self._close(stop)
         self._tell_end()
@@ -237,9 +224,14 @@ class _Trainer:
         except (DivergedError, WontFitError):
             with contextlib.suppress(DivergedError):  # the first error is the one to tell
                 self._settle()
-            if self._state.step and self._flat.finite():
+            if self._state.step and not self._broken and self._flat.finite():
                 self._checkpoint()
             raise
+
+    def _check_weights(self) -> None:
+        """Raise DivergedError if the last update left weights that are no numbers: nothing may ask or keep them."""
+        if not self._flat.finite():
+            raise DivergedError(endings.broken_weights(self._state.step, self._saved_step), self._state.step)
 
     def _step(self, epoch: float, examples: list[Example]) -> None:
         step = self._state.step
@@ -307,6 +299,7 @@ class _Trainer:
         probe, save = self._probing.due(self._elapsed), late or step % config.save_steps == 0
         if self._evaluation_due or probe or save:
             self._settle()
+            self._check_weights()
         better = self._evaluation_due and self._evaluate(stop)
         if self._over:
             return
@@ -325,19 +318,22 @@ class _Trainer:
     def _evaluate(self, stop: threading.Event) -> bool:
         """Measure the evaluation loss; whether it is the best so far.
 
-        Given up, without an event, when the run is stopped meanwhile. A loss that is no number counts as no better.
+        Given up, without an event, when the run is stopped meanwhile. Raises DivergedError for a loss that is no number:
+        what gives one is not kept.
         """
         state, loss = self._state, self._stepper.measure(self._state.step, self._held_out, stop)
         if loss is None:
             return False
+        if not math.isfinite(loss):
+            self._broken = True
+            raise DivergedError(endings.broken_evaluation(state.step, self._saved_step), state.step)
         state.evaluated_step = state.step
-        better = math.isfinite(loss) and (not state.best_step or loss < state.best_loss)
+        better = not state.best_step or loss < state.best_loss
         state.evaluations_without_improvement = 0 if better else state.evaluations_without_improvement + 1
         if better:
             state.best_step, state.best_loss = state.step, loss
-        state.evaluation_loss = loss if math.isfinite(loss) else None
-        if math.isfinite(loss):
-            self._tell("evaluated", step=state.step, loss=loss, best=better)
+        state.evaluation_loss = loss
+        self._tell("evaluated", step=state.step, loss=loss, best=better)
         return better
 
     def _checkpoint(self) -> None:
@@ -378,7 +374,11 @@ class _Trainer:
         if not self._over:
             self._checkpoint()
         if self._held_out and state.evaluated_step != state.step:
-            better = self._evaluate(stop)
+            try:
+                better = self._evaluate(stop)
+            except DivergedError:
+                shutil.rmtree(folder)
+                raise
             storage.write_json(folder / adapters.CARD, self._card_now())
             if better:
                 self._prune()  # none of the checkpoints is the best any more

@@ -98,7 +98,7 @@ def test_every_flag_that_is_shown_is_one_of_ms_swift_or_transformers() -> None:
 
 
 def test_what_has_no_counterpart_is_said(here: Here) -> None:
-    config = TrainConfig(rehearsal="strong", prove="true", save_seconds=60, min_steps=500, optim="lion_32bit")
+    config = TrainConfig(rehearsal="strong", prove="true", save_seconds=30, min_steps=500, optim="lion_32bit")
     for kind in shown.KINDS:
         said = " ".join(note.en for note in shown.show(kind, Subject(config, ROWS)).notes)
         assert "rehearsal guard" in said and "proof" in said and "saving by time" in said and "500 steps" in said

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,81 @@ def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None
         (staged / "a").write_text("new")
         raise RuntimeError
     assert (target / "a").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_what_dead_writers_left_is_swept_and_what_is_written_now_is_not(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from core import storage\n"
+        "with storage.staged_folder(Path(sys.argv[1]) / 'runs' / 'a') as staged:\n"
+        "    (staged / 'x').write_text('x'); os._exit(9)"
+    )
+    root = Path(__file__).resolve().parents[1]
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False).returncode == 9
+    (tmp_path / ".a.json.0123abcd.tmp").write_text("half")
+    (tmp_path / ".gone.0123abcd.gone").mkdir()
+    (tmp_path / ".mine").write_text("no leftover of ours")
+    with storage.staged_folder(tmp_path / "now") as staged:
+        (staged / "y").write_text("y")
+        storage.sweep(tmp_path)
+        assert staged.is_dir() and not list((tmp_path / "runs").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine", "now", "runs"]
+    assert (tmp_path / "now" / "y").read_text() == "y"
+
+
+def test_where_folders_cannot_be_exchanged_a_replacement_that_was_cut_off_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "adapter"
+    target.mkdir()
+    (target / "w").write_text("old")
+    monkeypatch.setattr(storage, "_exchange", lambda one, other: False)
+    real, calls = os.rename, []
+
+    def rename(source: Path, place: Path) -> None:
+        calls.append(place)
+        if len(calls) == 2:
+            raise KeyboardInterrupt  # as a kill between the two: nothing is put back
+        real(source, place)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyboardInterrupt), storage.staged_folder(target) as staged:
+        (staged / "w").write_text("new")
+    monkeypatch.setattr(os, "rename", real)
+    assert not target.exists()
+    storage.sweep(tmp_path)
+    assert (target / "w").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    with storage.staged_folder(target) as staged:
+        (staged / "w").write_text("new")
+    assert (target / "w").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_folder_that_is_replaced_is_there_at_every_moment(tmp_path: Path) -> None:
+    target = tmp_path / "adapter"
+    target.mkdir()
+    looked, done = [], threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            looked.append(target.is_dir())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for number in range(60):
+        with storage.staged_folder(target) as staged:
+            (staged / "n").write_text(str(number))
+    done.set()
+    watcher.join()
+    assert looked and all(looked) and (target / "n").read_text() == "59"
+
+
+def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
+    held = storage.lock_file(tmp_path / ".lock")
+    assert held is not None and storage.lock_file(tmp_path / ".lock") is None
+    assert storage.holder(tmp_path / ".lock") == str(os.getpid()) and storage.holder(tmp_path / "none") == "?"
+    held.close()
+    again = storage.lock_file(tmp_path / ".lock")
+    assert again is not None
+    again.close()
 
 
 HOSTILE = ["../../etc/passwd", "/abs", "CON", "con.txt", "lpt1", "..", ".", ".hidden", "-rf", "a\0b", "x" * 300, "😀",

@@ -308,7 +308,7 @@ def test_a_file_that_another_program_wrote_is_a_version_and_nothing_is_lost(tabl
     tables.save(with_answer(tables.get("mine"), 0, "我"), FIX)
     assert [one.why.en if one.why else None for one in tables.versions("mine")] == [
         "Fix: duplicates",
-        "The file was changed outside this program",
+        "A change that nobody noted (outside this program, or a save that was cut off)",
         "Created",
     ]
     assert [tables.version("mine", one.id).rows[2].output for one in tables.versions("mine")] == ["two", "two", "2"]

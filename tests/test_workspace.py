@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -240,7 +241,7 @@ def test_a_home_belongs_to_one_process(workspace: Workspace) -> None:
     code = f"from core.workspace import Workspace; from pathlib import Path; Workspace(Path({str(workspace.home)!r})).lock()"
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
-    assert done.returncode != 0 and "Another OneCard is using" in done.stderr
+    assert done.returncode != 0 and f"Another OneCard (process {os.getpid()}) is using" in done.stderr
 
 
 def test_a_full_disk_keeps_the_table_and_says_so(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

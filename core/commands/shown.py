@@ -309,7 +309,7 @@ def _notes(kind: Kind, subject: Subject) -> Iterator[Text]:
                (config.stop_when_taken == "true", Text("学会就停", "stop when taken")),
                (config.prove == "true", Text("训练后检验", "the proof after the run")),
                (bool(config.probe_steps), Text("途中提问", "probing between steps")),
-               (bool(config.save_seconds), Text("按时间保存", "saving by time")),
+               (config.save_seconds not in (0, TrainConfig.save_seconds), Text("按时间保存", "saving by time")),
                (bool(config.max_memory_gb), Text("显存上限", "the memory limit"))]  # fmt: skip
     absent = [text for on, text in lacking if on]
     if absent:

@@ -1,0 +1,59 @@
+"""app.py with one function held up, so that a signal surely comes in the middle of it.
+
+python -m tests.reliability.phase PHASE ARGUMENTS: prints PHASE when it has begun.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+# phase -> (module, what is held up in it, which call of it)
+PLACES = {
+    "load": ("core.engine", "_load", 1),
+    "step": ("core.step", "Stepper.launch", 3),
+    "save": ("core.checkpoints", "save", 2),
+    "publish": ("core.engine", "Engine.save_adapter", 1),
+    "merge": ("core.export.make", "save", 1),
+    "chat": ("core.generate", "stream", 1),
+}
+_HELD = 1.5
+
+
+def _held(phase: str, real: Callable[..., Any], number: int) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            print(f"phase {phase}", file=sys.stderr, flush=True)
+            until = time.monotonic() + _HELD
+            while time.monotonic() < until:
+                time.sleep(0.01)
+                if phase == "load":  # as the reader of a large base does
+                    given[-1]("a base", 1, 1000)
+        return real(*given, **named)
+
+    return call
+
+
+def main() -> None:
+    """Hold the phase up, and be app.py."""
+    phase = sys.argv[1]
+    module, name, number = PLACES[phase]
+    place: Any = import_module(module)
+    *outer, last = name.split(".")
+    for part in outer:
+        place = getattr(place, part)
+    setattr(place, last, _held(phase, getattr(place, last), number))
+    import app
+
+    sys.exit(app.main(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    main()
