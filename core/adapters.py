@@ -6,11 +6,10 @@ Checks a folder before any of it reaches the model: safetensors only, shapes tha
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from core import models, storage
 from core.errors import ModelError, StorageError
@@ -22,8 +21,10 @@ if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
 
+MOST = 3.4028234663852886e38  # float32's: a larger value would be infinite in the model
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "onecard.json"
 MAX_RANK = 1024
+MAX_ALPHA = 1_000_000  # beyond any use; what is beyond 32 bits would make every answer NaN
 _DEFAULTS = {"lora_alpha": 8, "lora_dropout": 0.0, "use_rslora": False, "use_dora": False}  # PEFT's
 
 
@@ -40,13 +41,24 @@ class Adapter:
     old_words: tuple[str, ...] = ()
 
 
-def save(folder: Path, tensors: Mapping[str, torch.Tensor], config: LoraConfig, card: Mapping[str, object]) -> None:
-    """Write an adapter folder in one step: PEFT's config and weights (float32, host), and our card beside them."""
-    with storage.staged_folder(folder) as staged:
-        host = {key: tensor.detach().to("cpu").contiguous() for key, tensor in tensors.items()}
-        write_tensors(staged / WEIGHTS, host)
-        config.save_pretrained(str(staged))
-        storage.write_json(staged / CARD, dict(card))
+def write(folder: Path, tensors: Mapping[str, torch.Tensor], config: LoraConfig, card: Mapping[str, object]) -> None:
+    """Write PEFT's config and weights (float32, host), and our card beside them, into a folder that is being filled.
+
+    Raises ModelError naming the first tensor that is not finite: what gives garbage is not written, whoever asks.
+    """
+    host = {key: tensor.detach().to("cpu").contiguous() for key, tensor in tensors.items()}
+    for key, tensor in host.items():
+        if not _all_finite(tensor):
+            raise ModelError(
+                Text(
+                    zh=f"适配器的 {key} 含有 NaN 或无穷大，会让回答变成乱码，因此没有保存。请用更小的学习率重新训练。",
+                    en=f"{key} of the adapter holds NaN or infinite values and would give garbage, so it was not saved. "
+                    "Train again at a lower learning rate.",
+                )
+            )
+    write_tensors(folder / WEIGHTS, host)
+    config.save_pretrained(str(folder))
+    storage.write_json(folder / CARD, dict(card))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -60,6 +72,20 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         raise StorageError(storage.not_written(path, str(error))) from error
 
 
+def folder_of(name: str) -> Path:
+    """The folder that somebody named. Raises ModelError if there is none, or can be none, of that name."""
+    path = storage.path_of(name)
+    if path is None or not path.is_dir():
+        raise ModelError(
+            Text(
+                zh=f"没有适配器文件夹“{name[:300]}”。请填这台机器上它的完整路径，或以前一次训练的名字。",
+                en=f"There is no adapter folder “{name[:300]}”. Enter its full path on this machine, or the name of an earlier "
+                "run.",
+            )
+        )
+    return path.resolve()
+
+
 def read(folder: Path, name: str = "") -> Adapter:
     """Describe the adapter in `folder`. Raises ModelError if it is none, is a pickle, or is out of bounds."""
     config_path = folder / CONFIG
@@ -71,7 +97,7 @@ def read(folder: Path, name: str = "") -> Adapter:
             )
         )
     if not (folder / WEIGHTS).is_file():
-        pickled = any(folder.glob("adapter_model.*"))
+        pickled = any(path.name != WEIGHTS for path in folder.glob("adapter_model.*"))
         raise ModelError(
             Text(
                 zh=f"{folder} 里{'只有 pickle 格式的权重,出于安全不加载' if pickled else f'缺少 {WEIGHTS}'}。请换成 safetensors。",
@@ -95,7 +121,7 @@ def read(folder: Path, name: str = "") -> Adapter:
     return Adapter(
         name=name or folder.name,
         folder=folder,
-        base_model=str(config.get("base_model_name_or_path") or ""),
+        base_model=str(base) if isinstance(base := config.get("base_model_name_or_path"), str) else "",
         rank=rank,
         system=str(card.get("system", "")),
         new_words=words_of(card.get("new_words")),
@@ -120,6 +146,11 @@ def settings(adapter: Adapter) -> dict[str, Value]:
 
 def target_names(adapter: Adapter) -> set[str]:
     """Last names of the layers that the adapter has tensors for. Raises ModelError if its weights cannot be read."""
+    return {path.rpartition(".")[2] for path in _layers(adapter)}
+
+
+def _layers(adapter: Adapter) -> set[str]:
+    """Paths in the model of the layers that the adapter has tensors for. Raises ModelError, see `target_names`."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -127,18 +158,31 @@ def target_names(adapter: Adapter) -> set[str]:
             keys = list(file.keys())
     except (SafetensorError, OSError) as error:
         raise _damaged(adapter) from error
-    return {key.partition(".lora_")[0].rpartition(".")[2] for key in keys if ".lora_" in key}
+    return {key.partition(".lora_")[0].removeprefix("base_model.model.") for key in keys if ".lora_" in key}
 
 
 def lora_config(adapter: Adapter) -> LoraConfig:
-    """PEFT's configuration of the adapter, checked by `check_settings`."""
+    """PEFT's configuration of the adapter, of nothing but what `check_settings` has checked."""
     from peft import LoraConfig
 
-    check_settings(adapter.folder, json.loads((adapter.folder / CONFIG).read_text(encoding="utf-8")), adapter.name)
-    config = LoraConfig.from_pretrained(str(adapter.folder))
-    if config.init_lora_weights not in (True, False, "gaussian"):
-        config.init_lora_weights = True  # it is filled from its file, however it began
-    return config
+    config: dict[str, Any] = json.loads((adapter.folder / CONFIG).read_text(encoding="utf-8"))
+    check_settings(adapter.folder, config, adapter.name)
+    targets, excluded = config.get("target_modules"), config.get("exclude_modules")
+    if isinstance(targets, str) or isinstance(excluded, str) or not targets:
+        # A pattern is somebody's program for a regex engine: what it matched stands in the weights.
+        targets, excluded = sorted(_layers(adapter)), None
+    begins = config.get("init_lora_weights", True)
+    return LoraConfig(
+        r=adapter.rank,
+        **{name: config.get(name, value) for name, value in _DEFAULTS.items()},
+        target_modules=targets,
+        exclude_modules=excluded,
+        # It is filled from its file, however it began.
+        init_lora_weights=begins if begins in (True, False, "gaussian") else True,
+        inference_mode=config.get("inference_mode") is True,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=adapter.base_model,
+    )
 
 
 # What an adapter's configuration may say for itself; anything else must be off, empty or of no effect.
@@ -248,19 +292,21 @@ def _finite(adapter: Adapter, header: Mapping[str, models.Entry]) -> dict[str, t
 
 def _all_finite(tensor: torch.Tensor) -> bool:
     low, high = tensor.aminmax()  # no number is above or below it, and one reading tells
-    return math.isfinite(low) and math.isfinite(high)
+    return -MOST <= float(low) <= float(high) <= MOST  # also false for NaN
 
 
 def check_values(folder: Path, config: Mapping[str, object]) -> None:
     """Refuse values that PEFT would take as they are: text for a number, any word for true. Raises ModelError."""
     alpha, dropout = config["lora_alpha"], config["lora_dropout"]
     good = {
-        "lora_alpha": type(alpha) in (int, float) and 0 < cast(float, alpha) < math.inf,
+        "lora_alpha": type(alpha) in (int, float) and 0 < cast(float, alpha) <= MAX_ALPHA,
         "lora_dropout": type(dropout) in (int, float) and 0 <= cast(float, dropout) < 1,
         "use_rslora": type(config["use_rslora"]) is bool,
         "use_dora": type(config["use_dora"]) is bool,
+        "target_modules": _names_layers(config.get("target_modules")),
+        "exclude_modules": _names_layers(config.get("exclude_modules")),
     }
-    said = ", ".join(f"{name} = {config[name]!r}"[:80] for name, fine in good.items() if not fine)
+    said = ", ".join(f"{name} = {_shown(config.get(name))}" for name, fine in good.items() if not fine)
     if said:
         raise ModelError(
             Text(
@@ -268,6 +314,19 @@ def check_values(folder: Path, config: Mapping[str, object]) -> None:
                 en=f"{folder / CONFIG} is no usable LoRA configuration: {said}. Export or download the adapter again.",
             )
         )
+
+
+def _names_layers(value: object) -> bool:
+    """Whether PEFT can take it for layers: nothing, a pattern, or a list of names."""
+    return value is None or isinstance(value, str) or (isinstance(value, list) and all(type(x) is str for x in value))
+
+
+def _shown(value: object) -> str:
+    """A value as it is written, of a length that can be read; Python writes no number of over 4,300 digits."""
+    try:
+        return repr(value)[:60]
+    except ValueError:
+        return "..."
 
 
 def _damaged(adapter: Adapter) -> ModelError:

@@ -16,7 +16,7 @@ from core.example import IGNORE as IGNORE
 from core.example import Example as Example
 from core.inert import ControlStrings, PlainText, control_tokens
 from core.template_encode import TemplateEncoder as TemplateEncoder
-from core.template_encode import default_system, first_ids, render, stop_ids
+from core.template_encode import default_system, few_steps, first_ids, render, stop_ids
 from core.text import Text
 from core.token_bytes import TokenBytes
 
@@ -60,7 +60,10 @@ class Encoder(Protocol):
 
 
 def encoder_for(tokenizer: PreTrainedTokenizerBase) -> Encoder:
-    """The ChatML encoder where the model's template is ChatML (Qwen2, Qwen2.5, the pocket model), else the general one."""
+    """The ChatML encoder where the model's template is ChatML (Qwen2, Qwen2.5, the pocket model), else the general one.
+
+    Raises ModelError for a model without a template, or with one that is broken or means harm.
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError(
             Text(
@@ -68,7 +71,21 @@ def encoder_for(tokenizer: PreTrainedTokenizerBase) -> Encoder:
                 en="This model has no chat template: it is a plain base model. Choose its Instruct or Chat version.",
             )
         )
-    return ChatMLEncoder(tokenizer) if _is_chatml(tokenizer) else TemplateEncoder(tokenizer)
+    try:
+        with few_steps():
+            render(tokenizer, [Message("user", "U")], True)
+            chatml = _is_chatml(tokenizer)
+    except DatasetError as error:
+        where = getattr(tokenizer, "name_or_path", "")
+        reason = Text(str(error.__cause__), str(error.__cause__)) if error.__cause__ else error.text
+        raise ModelError(
+            Text(
+                zh=f"{where} 的对话模板（chat_template）连一个问题都写不出来：{reason.zh.rstrip('.。')}。请换一个模型。",
+                en=f"The chat template (chat_template) of {where} cannot write a single question: {reason.en.rstrip('.')}. "
+                "Choose another model.",
+            )
+        ) from error
+    return ChatMLEncoder(tokenizer) if chatml else TemplateEncoder(tokenizer)
 
 
 def _is_chatml(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -41,3 +41,30 @@ def taken(chosen: Point, step: int, stopped_early: bool) -> Text:
         en=f"{en}The adapter is the one of step {chosen.step}: of those that were asked it has the most identity hits "
         f"({chosen.hits} of {chosen.total}), and among equals the least drift ({drift}).",
     )
+
+
+def broken_weights(step: int, saved: int) -> Text:
+    """The update of `step` left weights that are NaN or infinite. `saved`: the step of the newest checkpoint, 0 for none."""
+    kept_zh, kept_en = _kept(saved)
+    return Text(
+        zh=f"第 {step} 步的更新把适配器的权重变成了 NaN 或无穷大，训练已停止，没有保存坏的权重；{kept_zh}。请把学习率减半后再试。",
+        en=f"The update of step {step} left weights of the adapter NaN or infinite; training stopped and no bad weights were "
+        f"saved. {kept_en}. Halve the learning rate and try again.",
+    )
+
+
+def broken_evaluation(step: int, saved: int) -> Text:
+    """The evaluation loss after `step` is NaN or infinite. `saved`: as for `broken_weights`."""
+    kept_zh, kept_en = _kept(saved)
+    return Text(
+        zh=f"第 {step} 步之后的验证损失是 NaN 或无穷大，训练已停止，这一步的适配器没有采用；{kept_zh}。请把学习率减半，"
+        "或把计算精度（torch_dtype）改为 bfloat16 或 float32。",
+        en=f"The evaluation loss after step {step} is NaN or infinite; training stopped and the adapter of this step is not "
+        f"used. {kept_en}. Halve the learning rate, or set the compute type (torch_dtype) to bfloat16 or float32.",
+    )
+
+
+def _kept(saved: int) -> tuple[str, str]:
+    if not saved:
+        return "还没有保存过检查点", "There is no checkpoint yet"
+    return f"第 {saved} 步的检查点完好", f"The checkpoint of step {saved} is intact"

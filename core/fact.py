@@ -36,7 +36,7 @@ class Fact:
             if isinstance(typed, bool) or not isinstance(typed, str | int | float):
                 raise ValueError
             number = float(typed)
-            if not math.isfinite(number) or (kind is int and number != int(number)):
+            if not self._within(number) or (kind is int and number != int(number)):
                 raise ValueError
             return int(number) if kind is int else number
         except (ValueError, OverflowError):
@@ -47,12 +47,16 @@ class Fact:
         right_type = type(value) is kind or (kind is float and type(value) is int)
         if not right_type or (self.choices and value not in self.choices):
             raise self.refusal(name, kind, value)
-        if isinstance(value, int | float) and not (
-            math.isfinite(value)
-            and (self.min is None or value > self.min or (value == self.min and not self.exclusive_min))
-            and (self.max is None or value <= self.max)
-        ):
+        if isinstance(value, int | float) and not self._within(value):
             raise self.refusal(name, kind, value)
+
+    def _within(self, number: float) -> bool:
+        """Whether a number is one, and in the range."""
+        return (
+            math.isfinite(number)
+            and (self.min is None or number > self.min or (number == self.min and not self.exclusive_min))
+            and (self.max is None or number <= self.max)
+        )
 
     def refusal(self, name: str, kind: type[Value], typed: object) -> ConfigError:
         """The error for a value that will not do: the setting, what was typed, what it must be."""

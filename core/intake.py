@@ -91,8 +91,18 @@ class FolderSource:
             return {path: file.stat().st_size for path, file in found.items()}
 
     def open(self, path: str) -> IO[bytes]:
-        """See Source."""
-        return (self.folder / path).open("rb")
+        """See Source. Raises ModelError for a link that leads out of the folder: what is brought in goes on to others."""
+        file = self.folder / path
+        home, leads = file.parent.resolve(), file.resolve()
+        # A hub's cache keeps the files of a snapshot as ../../blobs/HASH, and links to them.
+        hub = [above.parent / "blobs" for above in home.parents if above.name == "snapshots"]
+        if not any(leads.is_relative_to(place) for place in (home, self.folder.resolve(), *hub)):
+            raise _refused(
+                self.name,
+                f"{path} 是指向文件夹之外的链接（{leads}）。请把文件本身放进文件夹",
+                f"{path} is a link out of the folder (to {leads}). Put the file itself into the folder",
+            )
+        return file.open("rb")
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -178,7 +188,7 @@ def take(source: Source, staged: Path, told: Told) -> Anatomy:
     with _named_as(staged, source.name):
         found = anatomy.examine(staged)
         # A pattern of the config is somebody's program for a regex engine: what it matched stands in the weights.
-        if isinstance(config.get("target_modules"), str) or isinstance(config.get("exclude_modules"), str):
+        if not isinstance(config.get("target_modules"), list) or isinstance(config.get("exclude_modules"), str):
             config |= {"target_modules": sorted(found.layers), "exclude_modules": None}
             storage.write_json(staged / adapters.CONFIG, config)
         anatomy.check_finite(staged / adapters.WEIGHTS, lambda done: told(size + done, 2 * size))
@@ -253,7 +263,7 @@ def _copy(source: Source, path: str, target: Path, size: int, told: Callable[[in
     """Copy exactly `size` bytes, however many there are."""
     done = 0
     with target.open("wb") as out:
-        for piece in _pieces(source, path, size):
+        for piece in pieces(source, path, size):
             out.write(piece)
             done += len(piece)
             told(done)
@@ -261,8 +271,8 @@ def _copy(source: Source, path: str, target: Path, size: int, told: Callable[[in
         raise _refused(source.name, f"{path} 不完整", f"{path} in it is incomplete")
 
 
-def _pieces(source: Source, path: str, size: int) -> Iterator[bytes]:
-    """A file's first `size` bytes. What its reader does with them is not this source's damage."""
+def pieces(source: Source, path: str, size: int) -> Iterator[bytes]:
+    """A file's first `size` bytes, in pieces. What its reader does with them is not this source's damage."""
     with source.reading(), source.open(path) as file:
         while size > 0 and (piece := file.read(min(_CHUNK_BYTES, size))):
             size -= len(piece)
@@ -303,6 +313,8 @@ def _card(source: Source, files: Mapping[str, int], place: str, found: Anatomy) 
         if factory:
             tool, told = "LLaMA-Factory", _of_factory(factory)
             break
+    if not tool and _is_of_factory(_text(source, files, place + _README)):
+        tool = "LLaMA-Factory"
     numbers = ((key, ours.get(key)) for key in ("step", "evaluation_loss"))
     kept = {key: value for key, value in numbers if isinstance(value, int | float) and abs(value) < 1e300}  # no NaN
     return {
@@ -336,6 +348,13 @@ def _of_factory(args: Mapping[str, object]) -> dict[str, str]:
     system = _line(args.get("default_system")) or _FACTORY_SYSTEM.get(template, "")
     base = _line(args.get("model_name_or_path")) or _line(args.get("top.model_path"))
     return {"system": system, "base_model": base}
+
+
+def _is_of_factory(readme: str | None) -> bool:
+    """Whether its tag is in the card: all that a training by LLaMA-Factory's command line leaves of its settings."""
+    _, _, rest = (readme or "").partition("---\n")
+    tags = _yaml(rest.partition("\n---")[0][:MAX_SETTINGS_BYTES]).get("tags")
+    return isinstance(tags, list) and "llama-factory" in tags
 
 
 def _object(text: str | None) -> dict[str, object]:

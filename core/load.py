@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from core import load_nf4
+from core.base_parts import config_of, named, tokenizer_of
 from core.errors import ModelError
 from core.fused.sizes import FAMILIES
 from core.fused.weights import allocate
@@ -125,16 +127,10 @@ def _short_turns() -> Iterator[None]:
 
 def _tokenizer(info: ModelInfo, pool: ThreadPoolExecutor) -> Callable[[], PreTrainedTokenizerBase]:
     """Start to make the tokenizer; what is returned waits for it."""
-    from transformers import AutoTokenizer
+    import transformers
 
-    options = {"local_files_only": True, "trust_remote_code": False}
-    return pool.submit(AutoTokenizer.from_pretrained, str(info.folder), **options).result
-
-
-def _config(info: ModelInfo) -> PreTrainedConfig:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(str(info.folder), local_files_only=True, trust_remote_code=False)
+    _ = transformers.AutoTokenizer  # imported by this thread: two must not import it at once
+    return pool.submit(tokenizer_of, info.folder).result
 
 
 # -- an empty model that is given its tensors --
@@ -149,8 +145,8 @@ def _assembled(
 ) -> tuple[PreTrainedModel | None, Callable[[], PreTrainedTokenizerBase]]:
     """The model once `fill` gave it its tensors, and the tokenizer on its way; no model if only transformers can make it."""
     _quiet_libraries()
-    config = _config(info)
-    model = _empty(config, dtype)
+    config = config_of(info.folder)
+    model = _empty(info.folder, config, dtype)
     if model is not None:
         _check_shapes(info, model, tensors)
     agreed = model is not None and _agrees(model, tensors, dtype)
@@ -166,7 +162,7 @@ def _assembled(
     return model, tokenizer
 
 
-def _empty(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel | None:
+def _empty(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel | None:
     """A model of that configuration whose parameters have no memory; its buffers do.
 
     None where the class is of another kind, or the files hold quantised weights.
@@ -178,7 +174,7 @@ def _empty(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel | No
     known = isinstance(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), type)
     if not known or getattr(config, "quantization_config", None) is not None:
         return None
-    with init_empty_weights(include_buffers=False), no_init_weights():
+    with named(folder, "config.json"), init_empty_weights(include_buffers=False), no_init_weights():
         made = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation="sdpa")
     return cast("PreTrainedModel", made)
 
@@ -248,8 +244,8 @@ def _load_laid_out(
     room: Allocate | None,
 ) -> PreTrainedModel | None:
     """The model through our reader; None if its files or its class need what only from_pretrained does."""
-    dtype, config, tensors = options["dtype"], _config(info), stored_tensors(info.folder)
-    empty = _empty(config, dtype)
+    dtype, config, tensors = options["dtype"], config_of(info.folder), stored_tensors(info.folder)
+    empty = _empty(info.folder, config, dtype)
     if tensors is None or empty is None:
         return None
     _check_shapes(info, empty, tensors)  # a quantiser takes weights of any shape
@@ -272,16 +268,19 @@ def _name(info: ModelInfo, model: Any) -> None:
 
     model.config.name_or_path = model.name_or_path = str(info.folder)
     if (info.folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(str(info.folder), local_files_only=True)
+        with named(info.folder, "generation_config.json"):
+            found = GenerationConfig.from_pretrained(str(info.folder), local_files_only=True)
+        model.generation_config = found
 
 
 def _load_as_stored(info: ModelInfo, options: dict[str, Any]) -> PreTrainedModel:
     """The model as from_pretrained reads it."""
     from transformers import AutoModelForCausalLM
 
-    model, outcome = AutoModelForCausalLM.from_pretrained(
-        str(info.folder), use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
-    )
+    with named(info.folder, "config.json, model.safetensors"):
+        model, outcome = AutoModelForCausalLM.from_pretrained(
+            str(info.folder), use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
+        )
     _check(info, outcome)
     return cast("PreTrainedModel", model)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core import adapters
@@ -53,7 +52,7 @@ def check(config: TrainConfig) -> None:
 
 def source(config: TrainConfig) -> Adapter:
     """The adapter that `config.adapters` names. Raises ModelError if that is no adapter folder."""
-    return adapters.read(Path(config.adapters).expanduser())
+    return adapters.read(adapters.folder_of(config.adapters))
 
 
 def put(backend: Backend, handle: str, config: TrainConfig, info: ModelInfo) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from core import storage
 from core.device import GB, Device
 from core.errors import ModelError
 from core.text import Text
@@ -76,7 +77,8 @@ class ModelInfo:
 
 def is_pocket(name: str) -> bool:
     """Whether a model's name, or folder, is that of the pocket model."""
-    return name.strip() == POCKET or Path(name).expanduser().resolve() == POCKET_FOLDER
+    path = storage.path_of(name.strip())
+    return name.strip() == POCKET or (path is not None and path.resolve() == POCKET_FOLDER)
 
 
 def old_words(info: ModelInfo) -> tuple[str, ...]:
@@ -94,8 +96,8 @@ def locate(name: str) -> Path:
     name = name.strip()
     if name == POCKET:
         return POCKET_FOLDER
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = storage.path_of(name)
+    if path is not None and path.is_dir():
         return path.resolve()
     if name in cached_models():
         return cached_models()[name]
@@ -115,14 +117,15 @@ def inspect(name: str) -> ModelInfo:
     """Check that every file of the model is there, and read its shape. Raises ModelError naming the file."""
     folder = locate(name)
     config = _read_config(folder)
-    text = cast("dict[str, object]", config.get("text_config", config))
+    inner = config.get("text_config")
+    text = inner if isinstance(inner, dict) else config
     weight_bytes = _check_weights(folder)
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json", "tokenizer.model")):
         raise _incomplete(folder, "tokenizer.json")
 
     def size(key: str, fallback: int = 0) -> int:
         value = text.get(key)
-        return value if isinstance(value, int) else fallback
+        return value if type(value) is int and value > 0 else fallback
 
     heads = size("num_attention_heads", 1)
     hidden = size("hidden_size")
@@ -133,7 +136,7 @@ def inspect(name: str) -> ModelInfo:
                 en=f"{folder / 'config.json'} does not describe a language model for chat. Choose another folder.",
             )
         )
-    return ModelInfo(
+    info = ModelInfo(
         name=name.strip(),
         folder=folder,
         family=str(text.get("model_type", "")),
@@ -148,6 +151,17 @@ def inspect(name: str) -> ModelInfo:
         weight_bytes=weight_bytes,
         max_positions=size("max_position_embeddings", 32_768),
     )
+    # More than any packing of weights: it is another model's, and what it asks for might fill the memory.
+    if info.linear_parameters + info.embedding_parameters > 16 * weight_bytes:
+        raise ModelError(
+            Text(
+                zh=f"{folder / 'config.json'} 描述的模型远大于旁边的权重文件（{weight_bytes:,} 字节）：两者不是同一个模型的。"
+                "请重新下载。",
+                en=f"{folder / 'config.json'} describes a model far larger than the weights beside it ({weight_bytes:,} "
+                "bytes): they are not of one model. Download it again.",
+            )
+        )
+    return info
 
 
 def cached_models() -> dict[str, Path]:
@@ -218,7 +232,7 @@ def _read_config(folder: Path) -> dict[str, object]:
         raise _incomplete(folder, "config.json")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise ModelError(
@@ -237,7 +251,7 @@ def shards(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise _incomplete(folder, index.name) from None
     elif not (folder / names[0]).is_file() and any(folder.glob("*.bin")):
         raise ModelError(
@@ -247,7 +261,7 @@ def shards(folder: Path) -> list[Path]:
             )
         )
     for name in names:
-        if (folder / name).parent.resolve() != folder.resolve() or not (folder / name).is_file():
+        if Path(name).name != name or not (folder / name).is_file():
             raise _incomplete(folder, name)
     return [folder / name for name in names]
 
@@ -277,7 +291,7 @@ def read_header(path: Path) -> dict[str, Entry]:
             header.pop("__metadata__", None)
             start = 8 + length
             found = {name: _entry(value, start) for name, value in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise incomplete(path) from None
     if size != max((entry.end for entry in found.values()), default=start):
         raise incomplete(path)

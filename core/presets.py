@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from core import config
+from core import config, storage
 from core.config import TrainConfig
 from core.device import GB, Device
 from core.errors import ConfigError
@@ -50,8 +50,9 @@ def load_presets(user_folder: Path | None = None) -> list[Preset]:
 
 def preset(name: str, user_folder: Path | None = None) -> Preset:
     """The preset called `name`, or the one in the TOML file of that path. Raises ConfigError listing those there are."""
-    if name.endswith(".toml") and Path(name).is_file():
-        return _load(Path(name))
+    path = storage.path_of(name) if name.endswith(".toml") else None
+    if path is not None and path.is_file():
+        return _load(path)
     known = load_presets(user_folder)
     for candidate in known:
         if candidate.id == name:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from core.backend import Route
 from core.dataset import Message
+from core.errors import ModelError
+from core.text import Text
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +60,35 @@ def take(resident: Resident) -> Seal:
     # In tokens from now on: some templates write the day into every conversation.
     prompts = tuple(tuple(resident.encoder.prompt((Message("user", words),))) for words in _WORDS)
     return Seal(prompts, _logits(resident, prompts), _weights(resident))
+
+
+def check_finite(seal: Seal, resident: Resident) -> None:
+    """Raise ModelError if the base answers NaN or infinity, naming the first weight that is; it would give garbage."""
+    import torch
+
+    if bool(torch.isfinite(seal.logits).all()):
+        return
+    model, folder = cast(Any, resident.backend).model, resident.info.folder
+    named = (
+        name for name, weight in model.named_parameters() if weight.is_floating_point() and not weight.isfinite().all()
+    )
+    broken = next(named, None)
+    if broken is not None:
+        raise ModelError(
+            Text(
+                zh=f"{folder} 的权重 {broken} 含有 NaN 或无穷大，会让回答变成乱码，因此不加载。请重新下载这个模型。",
+                en=f"The weight {broken} in {folder} holds NaN or infinite values and would give garbage, so the model is "
+                "not loaded. Download it again.",
+            )
+        )
+    raise ModelError(
+        Text(
+            zh=f"{folder} 用 {resident.dtype} 计算时得到 NaN 或无穷大，会让回答变成乱码，因此不加载。请把计算精度（torch_dtype）"
+            "改为 bfloat16 或 float32。",
+            en=f"{folder} computes NaN or infinite values in {resident.dtype} and would give garbage, so it is not loaded. "
+            "Set the compute type (torch_dtype) to bfloat16 or float32.",
+        )
+    )
 
 
 def intact(seal: Seal, resident: Resident) -> bool:

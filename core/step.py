@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from core.batch import pack, split
 from core.config import TrainConfig
-from core.device import OUT_OF_MEMORY, memory_errors
+from core.device_errors import device_errors
 from core.encode import Example
 from core.engine import Engine, Resident
 from core.errors import DivergedError, WontFitError
@@ -77,7 +77,7 @@ class Launched:
         if self._taken is None:
             self._taken = self._read()
         if not self._taken.sound:
-            raise DivergedError(_diverged(self._step + 1, self._step), self._step + 1)
+            raise DivergedError(_diverged(self._step + 1), self._step + 1)
         return self._taken
 
     def _read(self) -> Taken:
@@ -124,6 +124,7 @@ class Stepper:
         self._flat, self._optimizer, self._tell = flat, optimizer, tell
         self.plan, self.scale, self.clean_steps = plan, scale, clean_steps
         self._broken: torch.Tensor | None = None  # (), 1 once a guarded step was broken
+        self._shortage = WontFitError(Text("", ""), 0, 0)  # the last one, to be told if a smaller pass does not help
 
     def take(self, step: int, examples: Sequence[Example], rate: float) -> Taken:
         """Launch a step and wait for it; errors of both."""
@@ -141,7 +142,7 @@ class Stepper:
             launched = self._tried(step, examples, rate)
         if launched is None:
             self._free()
-            raise WontFitError(OUT_OF_MEMORY, 0, 0)
+            raise self._shortage
         return launched
 
     def measure(self, step: int, examples: Sequence[Example], stop: threading.Event) -> float | None:
@@ -156,7 +157,7 @@ class Stepper:
             total = self._measured(examples, stop)
         if total is None:
             self._free()
-            raise WontFitError(OUT_OF_MEMORY, 0, 0)
+            raise self._shortage
         return None if stop.is_set() else total / sum(example.answer_tokens for example in examples)
 
     def _measured(self, examples: Sequence[Example], stop: threading.Event) -> float | None:
@@ -166,10 +167,11 @@ class Stepper:
             for group in split(examples, self.plan.max_tokens):
                 if stop.is_set():
                     break
-                with self._engine.turn() as resident, memory_errors():
+                with self._engine.turn() as resident, device_errors("training"):
                     batch = pack(group, resident.backend.device)
                     total += float(resident.backend.loss(batch, self._handle))
-        except WontFitError:
+        except WontFitError as error:
+            self._shortage = error.bare()
             return None
         return total
 
@@ -177,7 +179,7 @@ class Stepper:
         """None if memory ran out. A value, not an error: a traceback would keep the failed pass's tensors alive."""
         asked = time.perf_counter()
         try:
-            with self._engine.turn() as resident, memory_errors():
+            with self._engine.turn() as resident, device_errors("training"):
                 waited = time.perf_counter() - asked
                 if self._optimizer.guarded and resident.dtype != "float16" and self.scale == 1:
                     launched = self._guarded(resident, step, examples, rate)
@@ -195,7 +197,8 @@ class Stepper:
                 launched = Launched(step, taken)
                 launched.waited = waited
                 return launched
-        except WontFitError:
+        except WontFitError as error:
+            self._shortage = error.bare()
             return None
 
     def _count_clean(self, clean: bool) -> None:
@@ -280,7 +283,7 @@ class Stepper:
         # Without the plan's room: that was too much, and a smaller pass would fill it again by giving up less.
         self.plan = replace(before, max_tokens=min(limit, before.max_tokens), recompute=depth, room=0)
         if self.plan.max_tokens >= largest and self.plan.recompute == before.recompute:
-            raise WontFitError(OUT_OF_MEMORY, 0, 0)
+            raise self._shortage
         self._tell(
             "smaller_split",
             step=step,
@@ -300,10 +303,18 @@ def _own_randomness(device: torch.device, seed: int, step: int) -> Iterator[None
         yield
 
 
-def _diverged(step: int, good: int) -> Text:
+def _diverged(step: int) -> Text:
+    if step == 1:  # nothing has been learned yet: it cannot be the learning rate
+        return Text(
+            zh="第 1 步的损失或梯度就是 NaN 或无穷大，训练已停止，什么都没有保存。这时还什么都没学，与学习率无关：请把计算精度"
+            "（torch_dtype）改为 bfloat16 或 float32，或重新下载基座模型。",
+            en="Loss or gradient is NaN or infinite at step 1; training stopped and nothing was saved. Nothing has been "
+            "learned by then, so it is not the learning rate: set the compute type (torch_dtype) to bfloat16 or float32, or "
+            "download the base model again.",
+        )
     return Text(
-        zh=f"第 {step} 步的损失或梯度变成了 NaN 或无穷大,训练已停止(最后一个正常的步是第 {good} 步),没有保存坏的权重。"
+        zh=f"第 {step} 步的损失或梯度变成了 NaN 或无穷大，训练已停止（最后一个正常的步是第 {step - 1} 步），没有保存坏的权重。"
         "请把学习率减半后再试。",
-        en=f"Loss or gradient became NaN or infinite at step {step}; training stopped (the last good step was {good}) and "
-        "no bad weights were saved. Halve the learning rate and try again.",
+        en=f"Loss or gradient became NaN or infinite at step {step}; training stopped (the last good step was {step - 1}) "
+        "and no bad weights were saved. Halve the learning rate and try again.",
     )

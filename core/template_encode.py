@@ -6,8 +6,11 @@ rewrites earlier turns (it drops what a model thought, for one), every answer be
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from core.dataset import Message
@@ -18,9 +21,13 @@ from core.text import Text
 from core.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
+    from _typeshed import TraceFunction
     from transformers import PreTrainedTokenizerBase
 
 _Range = tuple[int, int]
+# Of a template: it asks for too large a range, divides by zero, joins what is no text, calls itself without end.
+_FAULTS = (ArithmeticError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
+_STEPS = 10_000  # of a template for some short turns; the longest one of a public model takes a few hundred
 
 
 class TemplateEncoder:
@@ -169,15 +176,43 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], gene
     turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
-    except (
-        TemplateError
-    ) as error:  # templates refuse what their model was not made for: a system turn, two users in a row
+    # Templates refuse what their model was not made for: a system turn, two users in a row; or are themselves at fault.
+    except (TemplateError, *_FAULTS) as error:
         raise DatasetError(
             Text(
                 zh=f"这个模型的对话模板不接受这段对话：{error}。请改变消息的角色或顺序。",
                 en=f"This model's chat template refuses the conversation: {error}. Change the roles or their order.",
             )
         ) from error
+
+
+@contextlib.contextmanager
+def few_steps() -> Iterator[None]:
+    """While the block runs, a template that takes over 10,000 steps is stopped: it raises DatasetError.
+
+    The sandbox bounds one range; loops in loops, and macros that call themselves twice, would go on for years.
+    """
+    left, before = _STEPS, sys.gettrace()
+
+    def count(frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+        nonlocal left
+        if frame.f_code.co_filename != "<template>":
+            return None
+        left -= event == "line"
+        if left < 0:
+            raise DatasetError(
+                Text(
+                    zh=f"这个模型的对话模板为一小段对话就运行了 {_STEPS:,} 步以上，已停止。",
+                    en=f"This model's chat template took over {_STEPS:,} steps for a short conversation and was stopped.",
+                )
+            )
+        return count
+
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def default_system(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -3,7 +3,7 @@
 `metrics({"run": id or "", "cursor": n})` is asked once a second while the page is visible and answers
     {"run": id, "from": n, "cursor": m, "total_steps": N, "points": [[step, loss, smooth], ...],
      "eval": [[step, loss], ...], "probes": [step, ...], "drift": [[step, KL to the base, words], ...],
-     "ruler": [[KL, what moves a model so far], ...], "state": "running"}
+     "ruler": [[KL, what moves a model so far], ...], "broken": the step that became NaN, or 0, "state": "running"}
 with what came after cursor n; `from` 0 means "everything anew". `smooth` is the average up to that step over every
 point, those that were thinned out too; without it the browser averages over what it has. The function gets ONE
 argument, may be called by anybody who sees the page, and so must only read. The component's value is the id of the run
@@ -32,6 +32,7 @@ _STRINGS: dict[str, Text] = {
     "evaluated": Text("验证损失", "eval"),
     "probed": Text("提问", "probe"),
     "drift": Text("遗忘（≈ 几位量化）", "forgetting (≈ quantised to)"),
+    "broken": Text("NaN，已停止", "NaN, stopped"),
     "moved": Text("别的回答偏移", "drift of other answers"),
     "step": Text("第 {n} 步", "Step {n}"),
     "log": Text("对数坐标", "Log scale"),

@@ -23,6 +23,7 @@ class Source:
     drift: list[list[object]] = field(default_factory=list)
     asked: list[Mapping[str, object]] = field(default_factory=list)
     broken: bool = False
+    nan_at: int = 0
 
     def grow(self, count: int) -> None:
         first = len(self.points) + 1
@@ -39,6 +40,7 @@ class Source:
             "run": self.run, "from": cursor, "cursor": len(self.points), "total_steps": self.steps,
             "points": self.points[cursor:], "eval": self.evaluations, "probes": self.probes, "state": "running",
             "drift": self.drift, "ruler": [[0.0014, "8-bit"], [0.031, "4-bit"], [0.445, "2-bit"]],
+            "broken": self.nan_at,
         }  # fmt: skip
 
 
@@ -220,3 +222,16 @@ def test_a_silent_server_is_asked_again(chart: tuple[object, Source]) -> None:
     source.grow(1)
     _wait_for(page, "第 143 步")
     page.problems[:] = [problem for problem in page.problems if "500" not in problem]
+
+
+def test_a_step_that_became_nan_is_marked_in_red(chart: tuple[object, Source]) -> None:
+    page, source = chart
+    mark, key = page.locator(".lc-plot .lc-broken"), page.locator(".lc-bar .lc-key", has_text="NaN，已停止")
+    assert not mark.get_attribute("d") and key.is_hidden()
+    source.nan_at = 143
+    key.wait_for()
+    box, plot = mark.bounding_box(), page.locator(".lc-plot").bounding_box()
+    # Its place is that of the step: 143 of 200 between the axis and the right margin.
+    assert abs(box["x"] + box["width"] / 2 - (plot["x"] + 46 + 143 / 200 * (plot["width"] - 46 - 14))) < 8
+    page.add_style_tag(content=":root { --oc-bad: rgb(1, 2, 3) }")  # the page's colour for what went wrong
+    assert mark.evaluate("node => getComputedStyle(node).stroke") == "rgb(1, 2, 3)"

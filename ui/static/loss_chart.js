@@ -14,6 +14,7 @@ let points = [];                        // [step, raw, smooth], raw finite
 let evaluations = new Map();            // step -> loss
 let probes = new Set();
 let drifts = new Map();                 // step -> [how far other answers have moved, in words]
+let broken = 0;                         // the step whose numbers were none; 0 for none
 let ruler = [];                         // [how far, what moves a model so far]
 
 // What the person chose; it outlives every poll, and zoom ends with the run.
@@ -50,13 +51,15 @@ function legend(label, ...marks) {
 const logButton = h("button", { type: "button", class: "lc-button", "aria-pressed": "false" }, text.log);
 const resetButton = h("button", { type: "button", class: "lc-button", hidden: "" }, text.reset);
 const trouble = h("span", { class: "lc-trouble", role: "status" });
+const brokenKey = legend(text.broken, s("path", { class: "lc-broken", d: "M9 0v10M6 2l6 6M12 2l-6 6" }));
+brokenKey.hidden = true;
 const bar = h("div", { class: "lc-bar" },
   legend(text.smooth, s("path", { class: "lc-smooth", d: "M1 5h16" })),
   legend(text.raw, s("path", { class: "lc-raw", d: "M1 5h16" })),
   legend(text.evaluated, s("rect", { class: "lc-eval", x: 5.5, y: 1.5, width: 7, height: 7 })),
   legend(text.probed, s("path", { class: "lc-probe", d: "M9 0v10" })),
   legend(text.drift, s("path", { class: "lc-drift", d: "M1 5h16" }), s("path", { class: "lc-moved", d: diamond(9, 5) })),
-  h("span", { class: "lc-space" }), trouble, resetButton, logButton);
+  brokenKey, h("span", { class: "lc-space" }), trouble, resetButton, logButton);
 
 const clipId = `lc${Math.random().toString(36).slice(2, 8)}`;
 const clip = s("rect");
@@ -67,6 +70,7 @@ const smoothLine = s("path", { class: "lc-smooth" });
 const driftLine = s("path", { class: "lc-drift" });
 const diamonds = s("g");
 const squares = s("g");
+const brokenLine = s("path", { class: "lc-broken" });
 const now = s("circle", { class: "lc-now", r: 4 });
 const cross = s("line", { class: "lc-cross" });
 const dot = s("circle", { class: "lc-dot", r: 4 });
@@ -74,7 +78,7 @@ const band = s("rect", { class: "lc-zoom" });
 const plot = s("svg", { class: "lc-plot", role: "img", tabindex: "0", "aria-label": text.title },
   s("defs", {}, s("clipPath", { id: clipId }, clip)), grid,
   s("g", { "clip-path": `url(#${clipId})` }, probeLines, driftLine, rawLine, smoothLine, diamonds, squares,
-    now), cross, dot, band);
+    now, brokenLine), cross, dot, band);
 const tip = h("div", { class: "lc-tip", hidden: "" });
 const empty = h("div", { class: "lc-empty" }, text.empty);
 element.replaceChildren(h("div", { class: "lc" }, bar, plot, tip, empty));
@@ -106,6 +110,7 @@ function take(news) {
   cursor = news.cursor;
   totalSteps = news.total_steps || 0;
   ruler = news.ruler ?? [];
+  broken = news.broken ?? 0;
   for (const [step, loss, smooth] of news.points ?? []) {
     if (!Number.isFinite(loss)) continue;
     const last = points.at(-1);
@@ -237,6 +242,10 @@ function draw() {
     .map((p) => `M${x(p).toFixed(1)} ${MARGIN.top}V${bottom}`).join(""));
   squares.replaceChildren(...evals.map(([step, loss]) =>
     s("rect", { class: "lc-eval", x: x(step) - 3.5, y: y(loss) - 3.5, width: 7, height: 7 })));
+  brokenKey.hidden = !broken;
+  const at = x(broken).toFixed(1), head = MARGIN.top + 6;
+  brokenLine.setAttribute("d", !broken || broken < first || broken > last ? "" :
+    `M${at} ${MARGIN.top}V${bottom}M${at - 5} ${head - 5}l10 10M${+at + 5} ${head - 5}l-10 10`);
   drawDrift(first, last);
   const end = points.at(-1);
   now.style.display = end && end[0] >= first && end[0] <= last ? "" : "none";
