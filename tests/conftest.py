@@ -10,6 +10,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ["ONECARD_TOKEN"] = ""  # a program that a test starts asks for none; test_hosts.py has those that do
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     # Each worker's share of the processors: more threads than these wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))

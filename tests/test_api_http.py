@@ -623,7 +623,7 @@ def test_the_page_s_programs_ask_what_the_page_would(start: Callable[..., Server
     server = start(api_keys=("a-key",) if keyed else ())
     trap = 'it\'s "你" \\n $HOME `id` </script> {x}\n😀\u2028'
     messages = (Message("system", trap), Message("user", trap))
-    example = Example(server.url, "二", messages, 0, 9, keyed)
+    example = Example(server.url, "二", messages, 0, 9, "ONECARD_API_KEY" if keyed else "")
     column = Column(messages, "二")
     expected = list(stream(server.engine, [column], Sampling(max_new_tokens=9)))[-1][0].text
     assert expected.strip()
@@ -650,7 +650,7 @@ def test_the_chat_tab_draws_them_for_what_is_chosen(tmp_path: Path, monkeypatch:
     with gr.Blocks():
         chat = ChatTab(Page(workspace, "en", Edits(workspace)))
     request = SimpleNamespace(headers={"host": "10.0.0.5:7860"})
-    for name in ("ONECARD_API_KEY", "ONECARD_PASSWORD"):
+    for name in ("ONECARD_API_KEY", "ONECARD_PASSWORD", "ONECARD_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     shown = chat.on_code(request, "", "<b>me</b>", 0.3, 99)
     assert "http://10.0.0.5:7860/v1" in shown and "&lt;b&gt;me" in shown and "<b>" not in shown
@@ -668,6 +668,9 @@ def test_the_chat_tab_draws_them_for_what_is_chosen(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("ONECARD_PASSWORD", "p")
     off = chat.on_code(request, "", "", 0.3, 99)
     assert "curl" not in off and "ONECARD_API_KEY" in off
+    monkeypatch.setenv("ONECARD_TOKEN", "geheim")
+    opened = chat.on_code(request, "", "", 0.3, 99)
+    assert "Bearer $ONECARD_TOKEN" in opened and "geheim" not in opened
 
 
 def test_the_commands_in_the_document_work(served: tuple[Engine, ServedFolders], folders: dict[str, Path]) -> None:
@@ -676,7 +679,7 @@ def test_the_commands_in_the_document_work(served: tuple[Engine, ServedFolders],
     engine, _ = served
     server = Server(engine, ServedFolders(engine, str(engine.resident.info.folder), {"xiaohe": folders["one"]}))  # type: ignore[union-attr]
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "docs" / "api.md").read_text("utf-8"), re.M | re.S)
-    assert [kind for kind, _ in blocks] == ["", "", "sh", "sh", "sh", "sh", "python"]
+    assert [kind for kind, _ in blocks] == ["", "", "", "sh", "sh", "sh", "sh", "python"]
     try:
         for kind, text in blocks:
             text = text.replace("http://127.0.0.1:7860", server.url)

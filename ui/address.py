@@ -93,7 +93,7 @@ def _http(host: str, port: int) -> str:
 
 
 def _refused(host: str, port: int, error: OSError) -> Text:
-    zh, en = _holder(port)
+    zh, en = holder(port)
     here, _ = addresses(host, port)
     return Text(
         zh=f"无法监听 {host}:{port}{zh}：{error.strerror}。如果 OneCard 已经在运行，直接打开 {here}；"
@@ -103,7 +103,7 @@ def _refused(host: str, port: int, error: OSError) -> Text:
     )
 
 
-def _holder(port: int) -> tuple[str, str]:
+def holder(port: int) -> tuple[str, str]:
     """Who has the port, in both languages; empty where this user may not know."""
     import psutil
 

@@ -1,15 +1,13 @@
 """The network boundary: who may talk to the server at all. Plain ASGI, stands in front of every route.
 
-The page has a password, the API has keys; hosts and origins are checked for both. Gradio checks neither the Host header
-(so a foreign page could reach it by DNS rebinding) nor the origin of uploads and of component calls, and takes request
-bodies of any size.
+Here are hosts, origins and sizes, for the page and the API alike; who is let in is `ui.access`. Gradio checks neither
+the Host header (so a foreign page could reach it by DNS rebinding) nor the origin of uploads and of component calls, and
+takes request bodies of any size.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import secrets
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -20,22 +18,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.openai_errors import ApiError
 from core.text import Text
-from ui import keys
+from ui.access import SIGN_IN, Entrance
 
 MAX_BODY_BYTES = 32_000_000
 API = "/v1"
+# Answers without a token: whether the program is up, and nothing about it.
+HEALTH = "/healthz"
+KNOWN = "onecard.known"
+
+_MOST_HEADER_BYTES = 65_536
+# By RFC 2046. A longer one is nobody's form: it makes a parser compare for minutes.
+_MOST_BOUNDARY = 70
+
+# What the pages use of gradio. The rest answers nobody: uploads, files by path, a proxy, calls by name, its own login.
+_MOUNTED = re.compile(r"/(?:zh|en)(?:/.*)?", re.DOTALL)
+_USED = re.compile(
+    r"/(?:zh|en)(?:/(?:theme\.css|favicon\.ico|manifest\.json|(?:assets|static|svelte)/.*"
+    r"|gradio_api/(?:queue/(?:join|data)|heartbeat/\w+|component_server/?|cancel|reset/?|startup-events))?)?"
+)
 
 _FOREIGN_HOST = Text(zh="这里不以这个主机名提供服务。", en="Misdirected request: this host name is not served here.")
 _FOREIGN_ORIGIN = Text(zh="请求来自另一个网站。", en="Forbidden: the request comes from another site.")
-_PASSWORD = Text(zh="需要密码。", en="Password needed.")
-_WRONG_KEY = Text(
-    zh=f"缺少 API 密钥或密钥不对。请在 Authorization: Bearer 里带上 {keys.KEYS} 中的一个。",
-    en=f"The API key is missing or wrong. Send one of those in {keys.KEYS} as Authorization: Bearer ...",
-)
-_API_OFF = Text(
-    zh=f"页面有密码，而 API 没有密钥，所以 API 是关着的。请设置环境变量 {keys.KEYS} 再启动。",
-    en=f"The page has a password and the API has no key, so the API is off. Set {keys.KEYS} and start again.",
-)
+_NOTHING_THERE = Text(zh="这里没有这个地址。", en="There is nothing at this address.")
+_HEADERS_TOO_LARGE = Text(zh="请求头太大。", en="The request's headers are too large.")
 
 # Gradio compiles the `js=` of events and styles components inline, so both need 'unsafe-inline'; nothing may leave the
 # machine: an answer with a remote image shows no image and asks nobody.
@@ -67,7 +72,7 @@ _HEADERS = {
 
 
 class Guard:
-    """Refuses foreign hosts (421), foreign origins (403), a missing password or key (401) and large bodies (413)."""
+    """Refuses foreign hosts (421) and origins (403), large headers (431) and bodies (413), and who is not let in (401, 429)."""
 
     def __init__(
         self,
@@ -76,61 +81,59 @@ class Guard:
         password: str = "",
         max_body_bytes: int = MAX_BODY_BYTES,
         api_keys: Collection[str] = (),
+        token: str = "",
+        entrance: Entrance | None = None,
     ) -> None:
         self.app = app
         self.hosts = frozenset(host.strip("[]").lower() for host in hosts)
-        self.password = password
         self.max_body_bytes = max_body_bytes
-        self._api_keys = tuple(api_keys)
+        self.entrance = entrance or Entrance(password, token, api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through or answer it here."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        refusal = self.refusal(Headers(scope=scope), scope["path"])
+        refusal = self.refusal(Headers(scope=scope), scope["path"]) or self._not_let_in(scope)
         if scope["type"] != "http":
             if refusal is None:
                 await self.app(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return None
+        if refusal is None and scope["path"] == SIGN_IN:
+            refusal = await self.entrance.sign_in(scope, receive)
         if refusal is not None:
             return await refusal(scope, receive, _with_headers(send))
         await self._capped(scope, receive, _with_headers(send))
         return None
 
     def refusal(self, headers: Headers, path: str = "/") -> Response | None:
-        """The answer to a request that may not pass, None for one that may."""
+        """The answer to a request that nobody may make, whoever asks; None for others."""
         api, host = is_api(path), headers.get("host", "")
         if _hostname(host) not in self.hosts:
             return _said(api, _FOREIGN_HOST, 421)
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != host.lower():
             return _said(api, _FOREIGN_ORIGIN, 403)
-        authorization = headers.get("authorization", "")
-        if api and (missing := self._missing_key(authorization)) is not None:
-            return JSONResponse(missing.body(), missing.status, {"www-authenticate": "Bearer"})
-        if not api and self.password and not self._knows_password(authorization):
-            return _said(api, _PASSWORD, 401, {"www-authenticate": 'Basic realm="OneCard"'})
+        if sum(len(name) + len(value) for name, value in headers.raw) > _MOST_HEADER_BYTES:
+            return _said(api, _HEADERS_TOO_LARGE, 431)
+        if _MOUNTED.fullmatch(path) and not _USED.fullmatch(path):
+            return _said(api, _NOTHING_THERE, 404)
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self.max_body_bytes:
+        if not length.isdigit() or int(length) > self.max_body_bytes or _has_long_boundary(headers):
             return _too_large(api, self.max_body_bytes)
         return None
 
-    def _missing_key(self, authorization: str) -> ApiError | None:
-        """Why the API does not answer without a key, or to this one; None if it does."""
-        access = keys.access(self._api_keys, self.password)
-        if access == "open" or (access == "key" and keys.knows(self._api_keys, authorization)):
+    def _not_let_in(self, scope: Scope) -> Response | None:
+        """The answer to somebody who may not ask this; None for who may."""
+        path = scope["path"]
+        if is_api(path):
+            return self.entrance.programs(scope)
+        if path == SIGN_IN:
             return None
-        return ApiError(_API_OFF if access == "off" else _WRONG_KEY, 401, code="invalid_api_key")
-
-    def _knows_password(self, authorization: str) -> bool:
-        kind, _, value = authorization.partition(" ")
-        try:
-            given = base64.b64decode(value, validate=True).partition(b":")[2]
-        except (binascii.Error, ValueError):
-            return False
-        return kind.lower() == "basic" and secrets.compare_digest(given, self.password.encode())
+        answer = self.entrance.people(scope)
+        scope[KNOWN] = answer is None
+        return None if path == HEALTH else answer
 
     async def _capped(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app; a body that grows past the limit (chunked, no length given) ends as 413."""
@@ -174,6 +177,11 @@ def _said(api: bool, text: Text, status: int, headers: dict[str, str] | None = N
 def _too_large(api: bool, limit: int) -> Response:
     size = f"{limit // 1_000_000} MB"
     return _said(api, Text(zh=f"请求太大：上限是 {size}。", en=f"Request too large: the limit is {size}."), 413)
+
+
+def _has_long_boundary(headers: Headers) -> bool:
+    kind = headers.get("content-type", "").lower()
+    return kind.startswith("multipart/") and len(kind.partition("boundary=")[2]) > _MOST_BOUNDARY
 
 
 def _hostname(host: str) -> str:

@@ -1,8 +1,9 @@
-"""Who may use the API: the keys of the environment and of a file. Knows no request and no page."""
+"""What opens the page and the API: the token, the password and the keys of the environment. Knows no request."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Collection
 from pathlib import Path
@@ -13,8 +14,9 @@ from core.text import Text
 
 KEYS = "ONECARD_API_KEY"
 PASSWORD = "ONECARD_PASSWORD"
+TOKEN = "ONECARD_TOKEN"
 
-Access = Literal["open", "key", "off"]
+Access = Literal["open", "key", "token", "off"]
 
 
 def from_environment() -> tuple[str, ...]:
@@ -44,16 +46,46 @@ def from_file(path: Path) -> tuple[str, ...]:
     return keys
 
 
-def access(keys: Collection[str], password: str) -> Access:
-    """Whether the API needs no key, needs one, or is off: a page behind a password has no open door beside it."""
+def new_token() -> str:
+    """A token nobody can guess: 128 bits at random, of a form by which logs can hide it."""
+    return f"oc_{secrets.token_hex(16)}"
+
+
+def is_drawn(token: str) -> bool:
+    """Whether a token is one of `new_token`, which only the terminal knows, not one that a person has set."""
+    return re.fullmatch(r"oc_[0-9a-f]{32}", token) is not None
+
+
+def token_here(password: str) -> str:
+    """The token of the environment ("" there means none); where it has none: a new one, unless there is a password."""
+    given = os.environ.get(TOKEN)
+    if given is None:
+        return "" if password else new_token()
+    if not given.strip():
+        return ""
+    return next(iter(_usable([given], f"${TOKEN}")))
+
+
+def access(keys: Collection[str], password: str, token: str = "") -> Access:
+    """Whether the API needs no key, a key, or the page's token, or is off.
+
+    A page behind a password or a token has no open door beside it.
+    """
     if keys:
         return "key"
+    if token:
+        return "token"
     return "off" if password else "open"
 
 
 def access_here() -> Access:
-    """`access` by the environment: a page that other machines can reach always has its password there."""
-    return access(from_environment(), os.environ.get(PASSWORD, ""))
+    """`access` by the environment: a page that needs a password or a token has it there."""
+    return access(from_environment(), os.environ.get(PASSWORD, ""), os.environ.get(TOKEN, "").strip())
+
+
+def variable(access: Access) -> str:
+    """The variable that programs read what opens the API from; "" if it is open or off."""
+    return {"key": KEYS, "token": TOKEN}.get(access, "")
 
 
 def knows(keys: Collection[str], authorization: str) -> bool:
@@ -69,8 +101,8 @@ def _usable(given: Collection[str], where: str) -> tuple[str, ...]:
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise UserError(
             Text(
-                zh=f"{where} 里的密钥只能用 ASCII 字母、数字和符号，不能有空格：HTTP 头里只能放这些。",
-                en=f"Keys in {where} may hold ASCII letters, digits and signs only, and no spaces: an HTTP header takes no more.",
+                zh=f"{where} 里只能用 ASCII 字母、数字和符号，不能有空格：HTTP 头里只能放这些。",
+                en=f"{where} may hold ASCII letters, digits and signs only, and no spaces: an HTTP header takes no more.",
             )
         )
     return keys

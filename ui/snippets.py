@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from core.dataset import Message
-from ui.keys import KEYS, Access
+from ui.keys import KEYS, Access, variable
 from ui.page import Page
 from ui.pieces import note, safe
 
@@ -38,14 +38,14 @@ element.addEventListener('click', async event => {
 
 @dataclass(frozen=True)
 class Example:
-    """One request: `address` is the page's, http://host:port."""
+    """One request: `address` is the page's, http://host:port; `key` names the variable that holds what opens the API."""
 
     address: str
     model: str
     messages: Sequence[Message]
     temperature: float
     max_tokens: int
-    keyed: bool = False
+    key: str = ""
 
     @property
     def _turns(self) -> list[dict[str, str]]:
@@ -53,7 +53,7 @@ class Example:
 
     def curl(self) -> str:
         """A command for a shell."""
-        key = f'  -H "authorization: Bearer ${KEYS}" \\\n' if self.keyed else ""
+        key = f'  -H "authorization: Bearer ${self.key}" \\\n' if self.key else ""
         turns = ",\n".join(f"      {_quoted(turn)}" for turn in self._turns)
         body = (
             f'{{\n    "model": {_quoted(self.model)},\n    "messages": [\n{turns}\n    ],\n'
@@ -67,7 +67,7 @@ class Example:
     def python(self) -> str:
         """A program for the official client."""
         turns = "".join(f"        {_quoted(turn)},\n" for turn in self._turns)
-        environment, key = ("import os\n", f'os.environ["{KEYS}"]') if self.keyed else ("", '"none"')
+        environment, key = ("import os\n", f'os.environ["{self.key}"]') if self.key else ("", '"none"')
         return (
             f"# pip install openai\n{environment}from openai import OpenAI\n\n"
             f"client = OpenAI(\n    base_url={_quoted(self.address + '/v1')},\n    api_key={key},\n)\n"
@@ -86,7 +86,7 @@ class Example:
     def javascript(self) -> str:
         """A module for Node 18 or newer, which needs nothing installed."""
         turns = "".join(f"      {_quoted(turn)},\n" for turn in self._turns)
-        key = f"    authorization: `Bearer ${{process.env.{KEYS}}}`,\n" if self.keyed else ""
+        key = f"    authorization: `Bearer ${{process.env.{self.key}}}`,\n" if self.key else ""
         address = _quoted(self.address + "/v1/chat/completions")
         return (
             f"const url = {address};\n"
@@ -131,5 +131,6 @@ def draw(page: Page, example: Example, access: Access) -> str:
         f'<div class="oc-snippet" data-is="{key}">{copy}<pre tabindex="0"><code>{safe(text)}</code></pre></div>'
         for key, _, text in shown
     )
-    key = note(page.t("code.key", name=KEYS)) if access == "key" else ""
+    said = {"key": "code.key", "token": "code.token"}.get(access)
+    key = note(page.t(said, name=variable(access))) if said else ""
     return f'<div class="oc-snippets"><div class="oc-chips">{names}</div>{blocks}{key}</div>'

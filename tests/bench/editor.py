@@ -152,7 +152,7 @@ def start(home: Path) -> tuple[subprocess.Popen[bytes], str]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     command = [sys.executable, "app.py", "--home", str(home), "--port", str(port), "--no-open"]
-    server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env={**os.environ, "ONECARD_TOKEN": ""})
     address = f"http://127.0.0.1:{port}"
     while True:
         try:
