@@ -14,7 +14,7 @@ from core.dataset import Row
 from core.fact import Value
 from core.text import Text
 
-Level = Literal["ok", "warn", "bad"]
+Level = Literal["ok", "note", "warn", "bad"]
 Act = Literal["remove", "replace", "rename", "name", "author", "add"]
 # Fewer optimizer steps than this seldom change an identity: 8 rows at 16 a step and 10 epochs are 10 (see SEEDS).
 FEW_STEPS = 30

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core import adapters
 from core.device import memory_free
+from core.device_errors import is_memory
 from core.engine import Engine
 from core.errors import BusyError
 from core.text import Text
@@ -86,7 +87,7 @@ class Attached:
         try:
             self._engine.attach(adapter)
         except RuntimeError as error:
-            if not _out_of_memory(error) or not self._idle():
+            if not is_memory(error) or not self._idle():
                 raise
             return False
         return True
@@ -118,9 +119,3 @@ class Attached:
 
             free += int(torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
         return free
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError)

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from core.asked import UPDATE_SECONDS, Request, Row
-from core.device import OUT_OF_MEMORY, give_back
-from core.errors import ModelError, UserError, WontFitError
+from core.device import give_back
+from core.device_errors import is_lost, is_memory, out_of_memory
+from core.errors import ModelError, UserError
 from core.generate import Column, Sampling
 from core.text import Text
 
@@ -115,6 +116,10 @@ class Desk:
 
     def _end(self, requests: Iterable[Request], error: BaseException) -> None:
         """These requests, and no others, end with `error`."""
+        if is_memory(error):
+            error = out_of_memory(error, "answer")
+        elif is_lost(error):
+            error = self._engine.lose()
         if isinstance(error, UserError):
             error.__traceback__ = None  # its frames hold parts of a model
         ended = list(dict.fromkeys(requests))
@@ -140,9 +145,9 @@ class Desk:
             try:
                 together.advance()
             except RuntimeError as error:
-                if not _is_memory(error):
+                if not is_memory(error):
                     raise
-                self._step_back(together)
+                self._step_back(together, error)
                 continue
             if self._tell(together) >= until:
                 together.settle()
@@ -236,7 +241,7 @@ class Desk:
         try:
             together.join(rows)
         except BaseException as error:
-            short = _is_memory(error)
+            short = is_memory(error)
             _forget_frames(error)
             if len(rows) > 1:
                 half = len(rows) // 2
@@ -270,19 +275,19 @@ class Desk:
         except BaseException as error:
             _forget_frames(error)
             self._together = Together(resident, self._lock)
-            self._end([row.request], WontFitError(OUT_OF_MEMORY, 0, 0) if _is_memory(error) else error)
+            self._end([row.request], error)
             return True
         row.begun = True
         return True
 
-    def _step_back(self, together: Together) -> None:
+    def _step_back(self, together: Together, error: RuntimeError) -> None:
         """A token did not fit: half of the rows go on, the others wait; all are read anew."""
         together.settle()
         rows = [row for row in together.rows if not row.finish]
         self._together = None
         give_back()
         if len(rows) == 1:
-            self._end([rows[0].request], WontFitError(OUT_OF_MEMORY, 0, 0))
+            self._end([rows[0].request], error)
         self._short(max(1, len(rows) // 2))
         self._put_back(rows)
 
@@ -293,12 +298,6 @@ class Desk:
     def _put_back(self, rows: Sequence[Row]) -> None:
         with self._lock:
             self._waiting.extendleft(reversed(rows))
-
-
-def _is_memory(error: BaseException) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | WontFitError)
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -5,7 +5,6 @@ Before torch is loaded the card is asked through nvidia-smi, so that the page ca
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 import os
@@ -14,21 +13,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.errors import WontFitError
-from core.text import Text
-
 GB = 1_000_000_000
-
-OUT_OF_MEMORY = Text(
-    zh="显存不够。请缩短对话或问题;训练时调低“最大长度”或每步的行数,或改用 QLoRA;也请检查是否有其他程序占用显卡。",
-    en="The card ran out of memory. Shorten the conversation; for training lower Maximum length or the rows per step, or "
-    "use QLoRA; also check for other programs on the card.",
-)
 
 
 @dataclass(frozen=True)
@@ -80,20 +69,8 @@ def memory_used(device: Device) -> int:
 @functools.lru_cache(maxsize=1)
 def _used_before_torch(moment: int) -> int:
     """Asked at most every two seconds: each asking starts a process."""
-    row = _visible_row(_nvidia_smi("memory.used"))
+    row = visible_row(nvidia_smi("memory.used"))
     return int((_megabytes(row[0]) or 0) * 2**20) if row else 0
-
-
-@contextlib.contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn torch's out-of-memory into a WontFitError that says what to do; without torch loaded, do nothing."""
-    try:
-        yield
-    except RuntimeError as error:
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise WontFitError(OUT_OF_MEMORY, 0, 0) from None
 
 
 def memory_free(device: Device) -> int:
@@ -133,17 +110,17 @@ def memory_allowed(device: Device, base_bytes: int) -> int:
 
 
 def _card() -> Device | None:
-    row = _visible_row(_nvidia_smi("name,memory.total"))
+    row = visible_row(nvidia_smi("name,memory.total"))
     total = _megabytes(row[1]) if row and len(row) > 1 else None
     if row is None or total is None:
         return None
-    capability = _visible_row(_nvidia_smi("compute_cap"))  # asked alone: old drivers do not know the word
+    capability = visible_row(nvidia_smi("compute_cap"))  # asked alone: old drivers do not know the word
     generation = _megabytes(capability[0]) if capability else None
     name = row[0].removeprefix("NVIDIA ").removeprefix("GeForce ")
     return Device("cuda", name, int(total * 2**20), ampere=generation is None or generation >= 8)
 
 
-def _visible_row(rows: list[list[str]]) -> list[str] | None:
+def visible_row(rows: list[list[str]]) -> list[str] | None:
     """The row of the card torch will call cuda:0; CUDA_VISIBLE_DEVICES may hide or reorder cards."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not rows or (visible is not None and (not visible.strip() or visible.split(",")[0].strip() == "-1")):
@@ -159,10 +136,11 @@ def _megabytes(text: str) -> float | None:
         return None  # cards that share the machine's memory answer [N/A]
 
 
-def _nvidia_smi(query: str) -> list[list[str]]:
+def nvidia_smi(query: str, of: str = "gpu") -> list[list[str]]:
+    """What the driver says, a row of cells for each card or, of "compute-apps", program; nothing without a driver."""
     if not shutil.which("nvidia-smi"):
         return []
-    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", f"--query-{of}={query}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -9,7 +9,9 @@ from core.text import Language, Text
 
 
 class UserError(Exception):
-    """Base of every error a person can mend. `text` holds the sentence in both languages."""
+    """Base of every error a person can mend. `text` holds the sentence in both languages, `cause` is a word for programs."""
+
+    cause = ""
 
     def __init__(self, text: Text) -> None:
         super().__init__(text.en)
@@ -47,9 +49,19 @@ class BusyError(UserError):
 class StorageError(UserError):
     """The disk is full, read-only or gone."""
 
+    cause = "disk"
+
+
+class DeviceLostError(UserError):
+    """The card answers no call of this process any more: only a new process can use it again."""
+
+    cause = "device"
+
 
 class DivergedError(UserError):
     """The loss or a gradient stopped being a number. `step` counts from 1."""
+
+    cause = "diverged"
 
     def __init__(self, text: Text, step: int) -> None:
         super().__init__(text)
@@ -57,9 +69,15 @@ class DivergedError(UserError):
 
 
 class WontFitError(UserError):
-    """The card's memory is too small for what was asked. Sizes in bytes."""
+    """The card's memory is too small for what was asked. Sizes in bytes, 0 where they are not known."""
+
+    cause = "memory"
 
     def __init__(self, text: Text, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(text)
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+
+    def bare(self) -> WontFitError:
+        """The same, without what it was raised from: those frames hold tensors."""
+        return WontFitError(self.text, self.needed_bytes, self.free_bytes)

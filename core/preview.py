@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from core import duration, estimate, health, lora, models, rehearsal, row_view, truncation
+from core import duration, estimate, health, lora, models, obstacles, rehearsal, row_view, truncation
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
 from core.device import memory_allowed
@@ -19,6 +19,7 @@ from core.engine import Engine
 from core.errors import DatasetError, WontFitError
 from core.estimate import Fits
 from core.health import Finding
+from core.holders import held
 from core.lengths import Length, Lengths, cut_findings, mixed_findings, numbers_of
 from core.models import ModelInfo
 from core.row_view import RowView
@@ -68,14 +69,18 @@ class Previews:
         training, _ = divide(kept, config)
         steps = config.steps(sum(len(length.parts) for length in training))
         free = _free_bytes(engine, config)
-        try:
-            needed = estimate.plan(
-                info, config, engine.device, lengths or [(16, 8)], free, anchors=_anchors(config)
-            ).memory_bytes
-        except WontFitError as error:
-            needed = error.needed_bytes
-        if config.max_memory_gb:
-            free = min(free, int(config.max_memory_gb * 1e9))
+
+        def needed_by(other: TrainConfig) -> int:
+            try:
+                return estimate.plan(
+                    info, other, engine.device, lengths or [(16, 8)], free, anchors=_anchors(other)
+                ).memory_bytes
+            except WontFitError as error:
+                return error.needed_bytes
+
+        needed = needed_by(config)
+        allowed = min(free, int(config.max_memory_gb * 1e9)) if config.max_memory_gb else free
+        findings += obstacles.memory(config, engine.device, needed, allowed, needed_by, held(engine.device))
         computed = int(tokens / max(1, len(lengths)) * min(len(lengths), config.rows_per_step) * steps)
         speed = measured_speed(config, runs)
         if not speed:  # what was measured is the rows' speed, with all that comes beside them
@@ -87,8 +92,8 @@ class Previews:
             steps=steps,
             seconds=duration.seconds(info, config, engine.device, computed, steps, speed) if kept else None,
             memory_bytes=needed,
-            free_bytes=free,
-            fits=estimate.judge(needed, free),
+            free_bytes=allowed,
+            fits=estimate.judge(needed, allowed),
             findings=tuple(findings),
         )
 
@@ -199,9 +204,9 @@ def _unknown_targets(config: TrainConfig) -> list[Finding]:
 
 def encoder_of(info: ModelInfo) -> Encoder:
     """A model's encoder without its weights."""
-    from transformers import AutoTokenizer
+    from core.base_parts import tokenizer_of
 
-    return encoder_for(AutoTokenizer.from_pretrained(str(info.folder), local_files_only=True, trust_remote_code=False))
+    return encoder_for(tokenizer_of(info.folder))
 
 
 def check_rows(

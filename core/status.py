@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from core import __version__
 from core.device import memory_used
+from core.device_errors import is_lost
 from core.run import Run
 from core.text import Text
 
@@ -43,7 +44,7 @@ def read(engine: Engine, model: str, active: Run | None, stopping: bool, loading
         model=model,
         model_state=engine.state,
         device=engine.device.name,
-        memory_used=memory_used(engine.device),
+        memory_used=_memory_used(engine),
         memory_total=engine.device.memory_total,
         state=state,
         run_id=active.id if active else None,
@@ -51,6 +52,19 @@ def read(engine: Engine, model: str, active: Run | None, stopping: bool, loading
         steps=active.steps if active else 0,
         loading=loading or _rehearsing(active),
     )
+
+
+def _memory_used(engine: Engine) -> int:
+    """0 for a card that is gone, which may show here first."""
+    if engine.lost is not None:
+        return 0
+    try:
+        return memory_used(engine.device)
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        engine.lose()
+        return 0
 
 
 def _rehearsing(active: Run | None) -> Text | None:

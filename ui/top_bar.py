@@ -18,13 +18,15 @@ from ui.transfers import in_words
 
 _TEMPLATE = """
 <header class="oc-top">
-  <a class="oc-brand" href="${home}"><span class="oc-mark" aria-hidden="true"><i></i></span>${brand}</a>
+  <h1><a class="oc-brand" href="${home}"><span class="oc-mark" aria-hidden="true"><i></i></span>${brand}</a></h1>
   <span class="oc-chip oc-model" data-is="model"></span>
   <span class="oc-tag oc-seal" data-is="seal" tabindex="0" hidden></span>
   <button type="button" class="oc-pill" data-is="pill" hidden><i></i><span></span></button>
   <b class="oc-bar" data-is="transfer" role="progressbar" hidden><i></i></b>
   <span class="oc-space"></span>
   <span class="oc-memory" data-is="memory"><span></span><b role="img"><i></i></b></span>
+  <button type="button" class="oc-chip oc-square" data-is="diagnostics" title="${diagnostics}"
+    aria-label="${diagnostics}">${pulse}</button>
   <a class="oc-chip" data-language="${other}" href="/${other}/" lang="${other}" title="${switch_title}">${switch_to}</a>
   <button type="button" class="oc-chip oc-square" data-theme title="${theme_title}" aria-label="${theme_title}">${theme}</button>
 </header>
@@ -42,7 +44,7 @@ function show(state) {
   seal.title = state.seal_title;
   const pill = part('pill');
   pill.hidden = !state.pill;
-  pill.className = 'oc-pill' + (state.live ? ' live' : '');
+  pill.className = 'oc-pill' + (state.lost ? ' lost' : state.live ? ' live' : '');
   pill.lastElementChild.textContent = state.pill;
   const transfer = part('transfer');
   transfer.hidden = state.transfer === null;
@@ -70,7 +72,13 @@ async function poll() {
   }
   timer = setTimeout(poll, wait);
 }
-part('pill').addEventListener('click', () => { onecard.openTab('train'); trigger('select'); });
+const diagnose = () => document.dispatchEvent(new CustomEvent('onecard-diagnostics'));
+part('pill').addEventListener('click', () => {
+  if (part('pill').classList.contains('lost')) return diagnose();
+  onecard.openTab('train');
+  trigger('select');
+});
+part('diagnostics').addEventListener('click', diagnose);
 element.querySelector('[data-language]').addEventListener('click', event => onecard.switchLanguage(event));
 element.querySelector('[data-theme]').addEventListener('click', () => onecard.switchTheme());
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
@@ -90,7 +98,8 @@ class TopBar(gr.HTML):
         super().__init__(
             html_template=_TEMPLATE, js_on_load=_SCRIPT, apply_default_css=False, server_functions=[status],
             home=f"/{page.language}/", brand=t("app.name"), other=other, switch_to=t("app.switch"),
-            switch_title=t("app.switch.title"), theme=icon("theme"), theme_title=t("app.theme"), **rest,
+            switch_title=t("app.switch.title"), theme=icon("theme"), theme_title=t("app.theme"),
+            diagnostics=t("diagnostics.open"), pulse=icon("pulse"), **rest,
         )  # fmt: skip
 
 
@@ -99,18 +108,19 @@ def _shown(page: Page) -> dict[str, object]:
     used, total = state.memory_used, state.memory_total
     hits = next((run.hits for run in page.workspace.runs() if run.id == state.run_id), None)
     amount = f"{used / 1e9:.1f} / {show_bytes(total)}"
-    under_way = _transfer(page)
+    under_way, lost = _transfer(page), page.workspace.engine.lost is not None
     kind, seal, seal_title = _seal(page)
     return {
         "state": state.state,
         "key": f"{state.state} {state.run_id} {state.model} {len(page.workspace.runs())} {page.workspace.library.revision}",
         "score": f"{hits} {page.workspace.proofs.revision}",
         "model": state.model.rstrip("/").rpartition("/")[2],
-        "model_title": t("top.model", model=state.model, state=t(_MODEL_STATES.get(state.model_state, "top.absent"))),
+        "model_title": t("top.model", model=state.model, state=t(MODEL_STATES.get(state.model_state, "top.absent"))),
         "seal": seal,
         "seal_kind": kind,
         "seal_title": seal_title,
-        "pill": in_words(page, *under_way) if under_way else _pill(page, state),
+        "lost": lost,
+        "pill": t("diagnostics.lost.pill") if lost else in_words(page, *under_way) if under_way else _pill(page, state),
         "transfer": round(100 * under_way[1].share) if under_way else None,
         "live": state.state != "idle" or under_way is not None,
         "memory": f"{_short(state.device)} · {amount}",
@@ -137,7 +147,7 @@ def _seal(page: Page) -> tuple[str, str, str]:
 
 
 _MEMORY = {"cuda": "top.memory", "cpu": "top.memory.process"}
-_MODEL_STATES = {"absent": "top.absent", "loading": "top.loading", "ready": "top.ready", "failed": "top.failed"}
+MODEL_STATES = {"absent": "top.absent", "loading": "top.loading", "ready": "top.ready", "failed": "top.failed"}
 
 
 def _transfer(page: Page) -> tuple[str, Transfer] | None:
