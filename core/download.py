@@ -59,8 +59,8 @@ def check_space(offer: Offer) -> None:
     if needed + _SPARE_BYTES > free:
         raise StorageError(
             Text(
-                zh=f"下载 {offer.name} 还需要 {needed / 1e9:.2f} GB,{folder} 所在的磁盘只剩 {free / 1e9:.2f} GB。"
-                "请清理磁盘,或用环境变量 HF_HOME(MODELSCOPE_CACHE)换一个位置。",
+                zh=f"下载 {offer.name} 还需要 {needed / 1e9:.2f} GB，{folder} 所在的磁盘只剩 {free / 1e9:.2f} GB。"
+                "请清理磁盘，或用环境变量 HF_HOME（MODELSCOPE_CACHE）换一个位置。",
                 en=f"{offer.name} needs {needed / 1e9:.2f} GB more and the disk of {folder} has {free / 1e9:.2f} GB "
                 "free. Make room, or choose another place with HF_HOME (MODELSCOPE_CACHE).",
             )
@@ -299,7 +299,7 @@ class _Fetch:
         label, name = self._offer.hub.label, self._file.name
         return ModelError(
             Text(
-                zh=f"{label.zh} 对 {name} 的回答里没有内容。已下载的部分保留着;请稍后再试,或换一个来源或镜像。",
+                zh=f"{label.zh} 对 {name} 的回答里没有内容。已下载的部分保留着；请稍后再试，或换一个来源或镜像。",
                 en=f"{label.en} answers with nothing where {name} should be. What came is kept; try again later, or choose "
                 "another hub or mirror.",
             )
@@ -310,7 +310,7 @@ class _Fetch:
         label, name = self._offer.hub.label, self._file.name
         return ModelError(
             Text(
-                zh=f"{label.zh} 不支持续传 {name},已下载的部分已删除。请再按一次下载。",
+                zh=f"{label.zh} 不支持续传 {name}，已下载的部分已删除。请再按一次下载。",
                 en=f"{label.en} cannot resume {name}; the part that was here is deleted. Press Download again.",
             )
         )
@@ -326,7 +326,7 @@ class _Fetch:
         label, name = self._offer.hub.label, self._file.name
         return ModelError(
             Text(
-                zh=f"{name} 下载后与 {label.zh} 公布的校验值不符,已删除。请再按一次下载;若仍如此,换一个镜像。",
+                zh=f"{name} 下载后与 {label.zh} 公布的校验值不符，已删除。请再按一次下载；若仍如此，换一个镜像。",
                 en=f"{name} does not match the checksum {label.en} gives for it, and was deleted. Press Download again; if "
                 "it stays so, use another mirror.",
             )
@@ -386,7 +386,7 @@ def _disk(path: Path) -> Iterator[None]:
             raise StorageError(storage.disk_full(path)) from error
         raise StorageError(
             Text(
-                zh=f"写入 {path.parent} 失败:{error.strerror}。请检查权限,或用 HF_HOME(MODELSCOPE_CACHE)换一个位置。",
+                zh=f"写入 {path.parent} 失败：{error.strerror}。请检查权限，或用 HF_HOME（MODELSCOPE_CACHE）换一个位置。",
                 en=f"Writing to {path.parent} failed: {error.strerror}. Check its permissions, or choose another place with "
                 "HF_HOME (MODELSCOPE_CACHE).",
             )

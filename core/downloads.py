@@ -123,7 +123,7 @@ def bring(downloads: Downloads, name: str, say: Callable[[Text], None]) -> None:
     size, where = f"{offer.nbytes / 1e9:.2f} GB", hub.folder_of(offer)
     say(
         Text(
-            zh=f"{name} 不在本机,从 {offer.hub.label.zh} 下载 {size} 到 {where}(按 Ctrl-C 停止,下次会接着下载)。",
+            zh=f"{name} 不在本机，从 {offer.hub.label.zh} 下载 {size} 到 {where}（按 Ctrl-C 停止，下次会接着下载）。",
             en=f"{name} is not on this machine: downloading {size} from {offer.hub.label.en} to {where} (Ctrl-C stops; the "
             "next time goes on from there).",
         )

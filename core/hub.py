@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -41,7 +42,7 @@ class Hub:
         if self.name not in HUBS:
             raise ConfigError(
                 Text(
-                    zh=f"没有名为“{self.name}”的模型来源。可用:hf、modelscope。",
+                    zh=f"没有名为“{self.name}”的模型来源。可用：hf、modelscope。",
                     en=f"No hub “{self.name}”. Use hf or modelscope.",
                 ),
                 "hub",
@@ -59,7 +60,7 @@ class Hub:
     def label(self) -> Text:
         """The hub's name, with the mirror's address if it is one."""
         named, away = HUBS[self.name], self.endpoint != _ENDPOINTS[self.name]
-        return Text(f"{named.zh}({self.endpoint})", f"{named.en} ({self.endpoint})") if away else named
+        return Text(f"{named.zh}（{self.endpoint}）", f"{named.en} ({self.endpoint})") if away else named
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def keep_choice(path: Path, name: str, endpoint: str = "") -> Hub:
 
 def _default_endpoint(name: HubName) -> str:
     asked = os.environ.get(_VARIABLES.get(name, "HF_ENDPOINT"), "").strip().rstrip("/")
+    if name == "modelscope":  # what its newer tools call it
+        asked = os.environ.get("MODELSCOPE_ENDPOINT", "").strip().rstrip("/") or asked
     if asked and "://" not in asked:
         asked = f"https://{asked}"
     return asked or _ENDPOINTS.get(name, _ENDPOINTS["hf"])
@@ -142,18 +145,40 @@ def _on(variable: str) -> bool:
 def headers(hub: Hub) -> dict[str, str]:
     """What every request to the hub carries: who asks, and the person's token if there is one and it may go there."""
     who = {"User-Agent": "onecard", "Accept-Encoding": "identity"}
-    if not _may_have_token(hub):
-        return who
+    return who | authority(hub, token(hub))
+
+
+def authority(hub: Hub, token: str | None) -> dict[str, str]:
+    """The headers that show a token. ModelScope's older endpoints know it as a cookie only."""
+    if not token:
+        return {}
+    return {"Authorization": f"Bearer {token}"} | (
+        {"Cookie": f"m_session_id={token}"} if hub.name == "modelscope" else {}
+    )
+
+
+def token(hub: Hub) -> str | None:
+    """The person's token: the environment's, or the one that the hub's own tool keeps. None if it may not go there."""
+    if not may_have_token(hub):
+        return None
     if hub.name == "modelscope":
-        token = os.environ.get("MODELSCOPE_API_TOKEN")
-    else:
-        from huggingface_hub import get_token
+        return os.environ.get("MODELSCOPE_API_TOKEN") or _modelscope_login()
+    from huggingface_hub import get_token
 
-        token = get_token()
-    return who | ({"Authorization": f"Bearer {token}"} if token else {})
+    return get_token()
 
 
-def _may_have_token(hub: Hub) -> bool:
+def _modelscope_login() -> str | None:
+    """What `modelscope login` keeps, read by its own library where that is installed: it is kept as a pickle."""
+    try:
+        config = importlib.import_module("modelscope_hub.config").get_default_config()
+    except (ImportError, AttributeError):
+        return None
+    found = getattr(config, "token", None)
+    return found if isinstance(found, str) and found else None
+
+
+def may_have_token(hub: Hub) -> bool:
     """The hub itself and the environment's address may, not one from the page; nothing unencrypted leaves the machine."""
     address = urlsplit(hub.endpoint)
     private = address.scheme == "https" or address.hostname in ("127.0.0.1", "localhost")
@@ -165,23 +190,30 @@ def look_up(client: httpx.Client, name: str, hub: Hub) -> Offer:
     if not is_hub_name(name):
         raise ModelError(
             Text(
-                zh=f"“{name}”不是模型编号。应像 Qwen/Qwen2.5-7B-Instruct 这样,或填本机文件夹。",
+                zh=f"“{name}”不是模型编号。应像 Qwen/Qwen2.5-7B-Instruct 这样，或填本机文件夹。",
                 en=f"“{name}” is no model id. It looks like Qwen/Qwen2.5-7B-Instruct; or give a folder on this machine.",
             )
         )
     if (why := offline(hub, name)) is not None:
         raise ModelError(why)
-    offer = _look_up_hf(client, name, hub) if hub.name == "hf" else _look_up_modelscope(client, name, hub)
+    offer = offered(client, name, hub, is_wanted)
     weights = [file for file in offer.files if file.name.endswith(".safetensors")]
     if not weights or not any(file.name == "config.json" for file in offer.files):
         raise ModelError(
             Text(
-                zh=f"{hub.label.zh} 上的 {name} 没有 config.json 和 safetensors 权重(pickle 权重出于安全不用)。请换一个模型。",
+                zh=f"{hub.label.zh} 上的 {name} 没有 config.json 和 safetensors 权重（pickle 权重出于安全不用）。请换一个模型。",
                 en=f"{name} on {hub.label.en} has no config.json with safetensors weights (pickled ones are not used, for "
                 "safety). Choose another model.",
             )
         )
     return offer
+
+
+def offered(client: httpx.Client, name: str, hub: Hub, wanted: Callable[[str], bool]) -> Offer:
+    """Those of a repository's files whose names are `wanted`. Raises ModelError: no answer, or no such repository."""
+    if hub.name == "hf":
+        return _look_up_hf(client, name, hub, wanted)
+    return _look_up_modelscope(client, name, hub, wanted)
 
 
 def offline(hub: Hub, name: str) -> Text | None:
@@ -194,7 +226,7 @@ def offline(hub: Hub, name: str) -> Text | None:
     )
 
 
-def _look_up_hf(client: httpx.Client, name: str, hub: Hub) -> Offer:
+def _look_up_hf(client: httpx.Client, name: str, hub: Hub, wanted: Callable[[str], bool]) -> Offer:
     found = get_json(client, f"{hub.endpoint}/api/models/{name}?blobs=true", name, hub)
     revision = str(found.get("sha") or "main")
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
@@ -206,10 +238,10 @@ def _look_up_hf(client: httpx.Client, name: str, hub: Hub) -> Offer:
         path = str(entry.get("rfilename"))
         url = f"{hub.endpoint}/{name}/resolve/{revision}/{quote(path)}"
         files.append((path, entry.get("size"), digest, url))
-    return Offer(name, hub, revision, _wanted(files, hub))
+    return Offer(name, hub, revision, _wanted(files, hub, wanted))
 
 
-def _look_up_modelscope(client: httpx.Client, name: str, hub: Hub) -> Offer:
+def _look_up_modelscope(client: httpx.Client, name: str, hub: Hub, wanted: Callable[[str], bool]) -> Offer:
     base = f"{hub.endpoint}/api/v1/models/{name}/repo"
     found = get_json(client, f"{base}/files?Revision=master&Recursive=False", name, hub).get("Data")
     files = []
@@ -217,7 +249,7 @@ def _look_up_modelscope(client: httpx.Client, name: str, hub: Hub) -> Offer:
         path = str(entry.get("Path"))
         digest = entry.get("Sha256") or None
         files.append((path, entry.get("Size"), digest, f"{base}?Revision=master&FilePath={quote(path, safe='')}"))
-    return Offer(name, hub, "master", _wanted(files, hub))
+    return Offer(name, hub, "master", _wanted(files, hub, wanted))
 
 
 def _entries(found: object, hub: Hub) -> list[Mapping[str, object]]:
@@ -226,11 +258,13 @@ def _entries(found: object, hub: Hub) -> list[Mapping[str, object]]:
     return found
 
 
-def _wanted(files: Iterable[tuple[str, object, object, str]], hub: Hub) -> tuple[RemoteFile, ...]:
+def _wanted(
+    files: Iterable[tuple[str, object, object, str]], hub: Hub, wanted: Callable[[str], bool]
+) -> tuple[RemoteFile, ...]:
     """The files to fetch. Names, sizes and digests come from outside: only well-formed ones ever become paths."""
     chosen = []
     for name, size, digest, url in files:
-        if not is_wanted(name):
+        if not wanted(name):
             continue
         known = digest is None or re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", str(digest))
         if not isinstance(size, int) or size < 0 or not known:
@@ -271,16 +305,16 @@ def refused(response: httpx.Response, name: str, hub: Hub) -> ModelError:
     code, status = response.headers.get("X-Error-Code", ""), response.status_code
     page, zh, en = f"{hub.endpoint}/{name}", hub.label.zh, hub.label.en
     withheld = Text("", "")
-    if not _may_have_token(hub):
+    if not may_have_token(hub):
         variable = _VARIABLES[hub.name]
         withheld = Text(
-            zh=f"令牌没有发给 {hub.endpoint}:它只发给官方地址,或环境变量 {variable} 里的 https 地址。",
+            zh=f"令牌没有发给 {hub.endpoint}：它只发给官方地址，或环境变量 {variable} 里的 https 地址。",
             en=f" Your token was not sent to {hub.endpoint}: only the hub itself, or an https address in {variable}, gets it.",
         )
     if code == "GatedRepo" or (status == 403 and code != "RepoNotFound"):
         return ModelError(
             Text(
-                zh=f"{name} 需要先在 {page} 同意它的许可,再用 hf auth login 登录或设置 HF_TOKEN,然后重试。{withheld.zh}",
+                zh=f"{name} 需要先在 {page} 同意它的许可，再用 hf auth login 登录或设置 HF_TOKEN，然后重试。{withheld.zh}",
                 en=f"{name} asks you to accept its licence at {page}; then log in (hf auth login) or set HF_TOKEN, and retry."
                 f"{withheld.en}",
             )
@@ -288,7 +322,7 @@ def refused(response: httpx.Response, name: str, hub: Hub) -> ModelError:
     if status in (401, 404):
         return ModelError(
             Text(
-                zh=f"{zh} 上没有 {name},或它是私有的。请检查名字;私有模型需要登录或设置令牌(HF_TOKEN、MODELSCOPE_API_TOKEN)。"
+                zh=f"{zh} 上没有 {name}，或它是私有的。请检查名字；私有模型需要登录或设置令牌（HF_TOKEN、MODELSCOPE_API_TOKEN）。"
                 f"{withheld.zh}",
                 en=f"{en} has no {name}, or it is private. Check the name; a private one needs a token (HF_TOKEN, "
                 f"MODELSCOPE_API_TOKEN).{withheld.en}",
@@ -296,7 +330,7 @@ def refused(response: httpx.Response, name: str, hub: Hub) -> ModelError:
         )
     return ModelError(
         Text(
-            zh=f"{zh} 暂时不提供 {name}(HTTP {status})。请稍后再试,或换一个镜像地址。",
+            zh=f"{zh} 暂时不提供 {name}（HTTP {status}）。请稍后再试，或换一个镜像地址。",
             en=f"{en} does not serve {name} at the moment (HTTP {status}). Try again later, or use a mirror.",
         )
     )
@@ -307,7 +341,7 @@ def unreachable(hub: Hub, error: Exception) -> ModelError:
     why = str(error) or type(error).__name__
     return ModelError(
         Text(
-            zh=f"连不上 {hub.endpoint}({why})。请检查网络或代理,或换一个来源或镜像(例如 ModelScope、https://hf-mirror.com)。",
+            zh=f"连不上 {hub.endpoint}（{why}）。请检查网络或代理，或换一个来源或镜像（例如 ModelScope、https://hf-mirror.com）。",
             en=f"{hub.endpoint} cannot be reached ({why}). Check the network or proxy, or choose another hub or mirror "
             "(ModelScope, https://hf-mirror.com).",
         )
