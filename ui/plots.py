@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,17 +42,36 @@ def smooth(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:
     return averaged
 
 
-def compare_runs(runs: Sequence[tuple[str, Sequence[tuple[int, float]]]], dark: bool) -> Figure:
-    """One figure of the runs' losses, each (title, [(step, loss), ...]): thin as measured, thick smoothed."""
+@dataclass(frozen=True)
+class Curve:
+    """A run's losses, [(step, loss), ...] each: measured on the rows it trains on, and on those held out."""
+
+    title: str
+    training: Sequence[tuple[int, float]]
+    evaluation: Sequence[tuple[int, float]] = ()
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the figure says: the axes, and what an evaluation loss is called beside its run's title."""
+
+    step: str = "step"
+    loss: str = "loss"
+    evaluation: str = "{title}: eval"
+
+
+def compare_runs(runs: Sequence[Curve], dark: bool, words: Words | None = None) -> Figure:
+    """One figure of the runs' losses: thin as measured, thick smoothed, dots for the evaluation loss."""
     # 0.4 s that pages without a comparison need not pay.
     from plotly.graph_objects import Figure, Scatter
 
-    figure = Figure()
-    for index, (title, points) in enumerate(runs):
+    figure, words = Figure(), words or Words()
+    for index, run in enumerate(runs):
         color, dash = _COLORS[index % len(_COLORS)], _DASHES[index // len(_COLORS) % len(_DASHES)]
-        steps = [step for step, _ in points]
-        averaged = list(zip(steps, smooth([loss for _, loss in points]), strict=True))
-        raw, thick = downsample(points), downsample(averaged)
+        title = escape(run.title, quote=False)  # plotly reads tags in a name
+        steps = [step for step, _ in run.training]
+        averaged = list(zip(steps, smooth([loss for _, loss in run.training]), strict=True))
+        raw, thick = downsample(run.training), downsample(averaged)
         style = {"mode": "lines", "name": title, "legendgroup": str(index)}
         figure.add_trace(Scatter(
             x=[p[0] for p in raw], y=[p[1] for p in raw], line={"color": color, "width": 1}, opacity=0.35,
@@ -58,10 +79,16 @@ def compare_runs(runs: Sequence[tuple[str, Sequence[tuple[int, float]]]], dark: 
         figure.add_trace(Scatter(
             x=[p[0] for p in thick], y=[p[1] for p in thick], line={"color": color, "width": 2.4, "dash": dash},
             hovertemplate="%{y:.4f}", **style))  # fmt: skip
-    return figure.update_layout(_layout(dark))
+        if run.evaluation:
+            held = downsample(run.evaluation)
+            style |= {"name": words.evaluation.format(title=title), "mode": "lines+markers"}
+            figure.add_trace(Scatter(
+                x=[p[0] for p in held], y=[p[1] for p in held], line={"color": color, "width": 1.2, "dash": "dot"},
+                marker={"color": color, "size": 6, "symbol": "diamond"}, hovertemplate="%{y:.4f}", **style))  # fmt: skip
+    return figure.update_layout(_layout(dark, words))
 
 
-def _layout(dark: bool) -> dict[str, object]:
+def _layout(dark: bool, words: Words) -> dict[str, object]:
     text, line, card = ("#e4e9ee", "#28313a", "#141a1e") if dark else ("#1c2430", "#e3e7eb", "#ffffff")
     axis = {"gridcolor": line, "zeroline": False, "linecolor": line}
     return {
@@ -76,6 +103,6 @@ def _layout(dark: bool) -> dict[str, object]:
         "hovermode": "x unified",
         "hoverlabel": {"bgcolor": card, "bordercolor": line, "font": {"color": text}},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "xaxis": axis | {"title": {"text": "step"}},
-        "yaxis": axis | {"title": {"text": "loss"}, "rangemode": "tozero"},
+        "xaxis": axis | {"title": {"text": words.step}},
+        "yaxis": axis | {"title": {"text": words.loss}, "rangemode": "tozero"},
     }

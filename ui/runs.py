@@ -1,11 +1,10 @@
-"""The list of runs: newest first, its state, hit score or proof, adapter download and removal. Knows no training."""
+"""The list of runs: newest first, state, hit score or proof; ways to compare, take along, open and remove. Knows no training."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from urllib.parse import quote
 
 import gradio as gr
 
@@ -20,12 +19,25 @@ element.addEventListener('click', async event => {
   const button = event.target.closest('button[data-run]');
   if (!button) return;
   const id = button.dataset.run;
-  if (button.dataset.past) {
-    return document.dispatchEvent(new CustomEvent('onecard-history', {detail: {run: id}}));
-  }
+  const tell = {compare: 'onecard-compare', file: 'onecard-run-file'}[button.dataset.tell];
+  if (tell) return document.dispatchEvent(new CustomEvent(tell, {detail: id ? {run: id} : {}}));
   if (!button.dataset.ask) return trigger('open', {id});
   if (await onecard.confirm(JSON.parse(button.dataset.ask)) !== null) trigger('remove', {id});
 });
+// The shown run is in the address: a reload, a bookmark and a restart of the server come back to it.
+let wanted = new URL(location).searchParams.get('run');
+const note = () => {
+  const id = element.querySelector('[aria-current]')?.dataset.run, address = new URL(location);
+  if (!id) return;
+  const other = wanted !== id && [...element.querySelectorAll('.oc-run')].some(one => one.dataset.run === wanted);
+  const first = wanted;
+  wanted = null;
+  if (other) return trigger('open', {id: first});
+  if (address.searchParams.get('run') === id) return;
+  address.searchParams.set('run', id);
+  history.replaceState(history.state, '', address);
+};
+new MutationObserver(note).observe(element, {childList: true, subtree: true});
 """
 STATUS = {
     "new": ("run.new", ""),
@@ -50,15 +62,23 @@ class RunList(gr.HTML):
 
 def draw(page: Page, runs: Sequence[Run], selected: str | None) -> str:
     """The list as html, with `selected` marked."""
+    words = safe(page.t("runs.open"))
+    brought = f'<button type="button" class="oc-do" data-run="" data-tell="file">{words}</button>'
     if not runs:
-        return note(page.t("runs.none"))
-    return f'<ul class="oc-runs">{"".join(_line(page, run, run.id == selected) for run in runs)}</ul>'
+        return note(page.t("runs.none")) + brought
+    return f'<ul class="oc-runs">{"".join(_line(page, run, run.id == selected) for run in runs)}</ul>{brought}'
 
 
 def status_tag(page: Page, run: Run) -> str:
     """The run's state as a coloured word."""
     key, kind = STATUS[run.status]
     return tag(page.t(key), kind)
+
+
+def _action(run: Run, tell: str, picture: str, name: str) -> str:
+    """A button that opens a dialog about the run."""
+    said = safe(name)
+    return f'<button data-run="{safe(run.id)}" data-tell="{tell}" title="{said}" aria-label="{said}">{icon(picture)}</button>'
 
 
 def _line(page: Page, run: Run, selected: bool) -> str:
@@ -68,13 +88,9 @@ def _line(page: Page, run: Run, selected: bool) -> str:
         score = light_tag(page, proof.light)
     state = "" if run.status == "finished" and hits else status_tag(page, run)
     when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
-    name = safe(page.t("history.compare", title=run.title))
-    actions = f'<button data-run="{safe(run.id)}" data-past="yes" title="{name}" aria-label="{name}">{icon("compare")}</button>'
-    if run.adapter is not None:
-        name = safe(page.t("runs.download", title=run.title))
-        path = f"/export/adapter/{quote(run.id, safe='')}.zip"
-        actions += f'<a href="{path}" download title="{name}" aria-label="{name}">{icon("download")}</a>'
+    actions = _action(run, "compare", "compare", page.t("runs.compare", title=run.title))
     if run.status != "running":
+        actions += _action(run, "file", "download", page.t("runs.download", title=run.title))
         ask = {
             "title": page.t("runs.delete.ask", title=run.title),
             "ok": page.t("ask.delete"),
