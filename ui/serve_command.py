@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -24,7 +25,7 @@ from ui.guard import Guard
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from core.served import Served
+    from core.served import Served, ServedModel
     from ui.endpoint import Endpoint
 
 
@@ -33,6 +34,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     serve = commands.add_parser(
         "serve", help="answer programs, without the page", description="Serve an OpenAI-compatible API (docs/api.md)."
     )
+    serve.add_argument("--engine", default="onecard", choices=["onecard", "vllm"], help="who answers (docs/scale.md)")
     serve.add_argument("--model", default=models.POCKET, help="folder, hub id, or pocket")
     serve.add_argument(
         "--adapters", nargs="*", default=[], metavar="NAME=DIR", help="adapter folders and the names they answer to"
@@ -45,6 +47,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     serve.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help=f"keys, one a line, beside those in ${keys.KEYS}"
     )
+    serve.add_argument("more", nargs="*", metavar="ARGUMENT", help="with --engine vllm, after --: vLLM's own arguments")
     serve.set_defaults(command=run_serve)
 
 
@@ -55,6 +58,20 @@ def run_serve(arguments: argparse.Namespace) -> int:
 
     api_keys = _keys(arguments.host, arguments.api_key_file)
     folders = _folders(arguments.adapters)
+    if arguments.engine == "vllm":
+        from ui import serve_vllm
+
+        return serve_vllm.run(
+            arguments, folders, api_keys, functools.partial(_greeting, keyed=bool(api_keys), engine="vLLM")
+        )
+    if arguments.more:
+        raise ConfigError(
+            Text(
+                f"不认识 {' '.join(arguments.more)}：“--”后面的参数是给 vLLM 的，要和 --engine vllm 一起用。",
+                f"{' '.join(arguments.more)} is not known: what follows “--” is for vLLM, with --engine vllm.",
+            ),
+            "engine",
+        )
     with address.listen(arguments.host, arguments.port) as listener:
         try:
             served = _load(arguments, folders)
@@ -63,7 +80,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         endpoint = Endpoint(served)
         app = create_app(served, endpoint, address.host_names(arguments.host), api_keys)
         here, elsewhere = address.addresses(arguments.host, listener.getsockname()[1])
-        run(app, listener, endpoint, _greeting(here, elsewhere, served, bool(api_keys)))
+        run(app, listener, endpoint, _greeting(here, elsewhere, served.models(), bool(api_keys)))
     return 0
 
 
@@ -127,15 +144,25 @@ def _folders(given: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def _greeting(here: str, elsewhere: Sequence[str], served: Served, keyed: bool) -> str:
+def _greeting(
+    here: str,
+    elsewhere: Sequence[str],
+    served: Sequence[ServedModel],
+    keyed: bool,
+    engine: Literal["OneCard", "vLLM"] = "OneCard",
+) -> str:
     """Where the API is, what it serves, and a command that asks it something."""
-    names = [model.name for model in served.models()]
-    body = {"model": names[-1], "messages": [{"role": "user", "content": "你是谁？ Who are you?"}]}
+    names = [model.name for model in served]
+    system = (
+        served[-1].system if engine == "vLLM" else ""
+    )  # which does not know with what prompt an adapter was trained
+    said = [{"role": "system", "content": system}] if system else []
+    body = {"model": names[-1], "messages": [*said, {"role": "user", "content": "你是谁？ Who are you?"}]}
     key = f' -H "authorization: Bearer ${keys.KEYS}"' if keyed else ""
     quoted = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
     return "\n".join(
         (
-            f"OneCard: {here}/v1  (Ctrl+C to stop)",
+            f"{engine}: {here}/v1  (Ctrl+C to stop)",
             *(f"         {place}/v1" for place in elsewhere),
             *(
                 ["         Plain http does not hide a key on the way: only in a network you trust."]

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core import anatomy, models
+from core import anatomy, models, vllm
 from core.anatomy import Anatomy
+from core.export import swift
 from core.export.order import Order
 from core.run import Run
-from core.text import Text
+from core.text import Language, Text
 
-# vLLM 0.11 takes these as --max-lora-rank, and no others.
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-_DORA = Text("{tool} 不支持 DoRA：请导出合并后的模型。", "{tool} takes no DoRA: export the merged model.")
-_PACKED = Text(
-    "{tool} 不加载输出层或词向量上的适配器：请导出合并后的模型。",
-    "{tool} loads no adapter on the output layer or the embedding: export the merged model.",
+_SYSTEM = Text(
+    "它不知道训练时的系统提示词：像第二条命令那样，每次请求都带上。",
+    "It does not know the training's system prompt: send it with every request, as the second command does.",
 )
-_RANK = Text(
-    "{tool} 的秩上限是 {most}，这个适配器是 {rank}：请导出合并后的模型。",
-    "{tool} takes ranks up to {most}, this adapter has {rank}: export the merged model.",
-)
+# Without it the base's own sampling settings would count: not what was tested.
+_SGLANG = "--sampling-defaults openai"
+_PEFT = """python - <<'END'
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({base})
+model = AutoModelForCausalLM.from_pretrained({base}, dtype="auto", device_map="auto")
+model = PeftModel.from_pretrained(model, {folder})
+asked = tokenizer.apply_chat_template({messages}, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+said = model.generate(**asked.to(model.device), max_new_tokens=200, do_sample=False, repetition_penalty=1.0)
+print(tokenizer.decode(said[0, asked["input_ids"].shape[1] :], skip_special_tokens=True))
+END"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,14 @@ class Command:
     problem: Text | None = None
 
 
+def where_it_lies(order: Order, folder: Path) -> list[Command]:
+    """`commands` for the export in `folder` as it was made: a zip is unpacked first."""
+    if order.format != "zip":
+        return commands(order, folder)
+    unpack = Command("unzip", f"unzip {_q(str(folder / f'{order.name}.zip'))} -d {_q(str(folder))}")
+    return [unpack, *commands(order, folder / order.name)]
+
+
 def commands(order: Order, folder: Path, run: Run | None = None) -> list[Command]:
     """For the export in `folder` (or, for an adapter, its own folder), each program that takes its format."""
     if order.format == "gguf":
@@ -43,74 +59,84 @@ def commands(order: Order, folder: Path, run: Run | None = None) -> list[Command
         return _gguf_adapter(order, folder)
     if order.format in ("merged", "bnb"):
         return _merged(order, folder)
-    return adapter_commands(anatomy.examine(order.adapter), folder, order.model, order.name, order.system)
+    found = anatomy.examine(order.adapter)
+    return adapter_commands(found, folder, order.model, order.name, order.system, order.language)
 
 
-def adapter_commands(found: Anatomy, folder: Path, model: str, name: str, system: str) -> list[Command]:
+def adapter_commands(
+    found: Anatomy, folder: Path, model: str, name: str, system: str, language: Language = "zh"
+) -> list[Command]:
     """For the adapter in `folder` on its base."""
     base = str(models.inspect(model).folder) if models.is_pocket(model) else model
-    rank = next((each for each in VLLM_RANKS if each >= found.rank), None)
-    modules = f"{name}={folder}"
-    vllm = (
-        f"vllm serve {_q(base)} --enable-lora --lora-modules {_q(modules)} --max-lora-rank {rank} "
-        f"--served-model-name {_q(name + '-base')}"
-    )
-    sglang = (
-        f"python -m sglang.launch_server --model-path {_q(base)} --enable-lora --lora-paths {_q(modules)} "
-        f"--max-lora-rank {found.rank} --lora-target-modules all"
-    )
-    swift = " ".join(
-        [
-            "swift {verb}",
-            "--model",
-            _q(base),
-            "--adapters",
-            _q(str(folder)),
-            *(["--system", _q(system)] if system else []),
-        ]
-    )
-    peft = f'python -c "from peft import AutoPeftModelForCausalLM as M; m = M.from_pretrained({str(folder)!r}); print(m.peft_config)"'
+    said = messages(system, language)
+    call = vllm.Call(base, (f"{name}-base",), {name: folder}, found.rank)
+    # Ranks and layers it reads from the adapter.
+    sglang = f"python -m sglang.launch_server --model-path {_q(base)} --lora-paths {_q(f'{name}={folder}')} {_SGLANG}"
+    options, note = swift.options(model)
+    known = f"--model {_q(base)}{options} --adapters {_q(str(folder))}"
+    peft = _PEFT.format(base=repr(base), folder=repr(str(folder)), messages=repr(said))
+    no_dora = Text(vllm.DORA.zh.format(tool="SGLang"), vllm.DORA.en.format(tool="SGLang"))
     return [
-        _or("vLLM", vllm, _for_vllm(found, rank)),
-        _or("SGLang", sglang, _for_sglang(found)),
-        Command("ms-swift 4.6", "\n".join(swift.format(verb=verb) for verb in ("infer", "deploy")) + "\n"
-                + f"swift export --adapters {_q(str(folder))} --model {_q(base)} --merge_lora true"),
+        _server("vLLM", _vllm(call), vllm.Call.port, name, said, vllm.problem(found)),
+        _server("SGLang", sglang, 30000, name, said, no_dora if found.kind in ("DoRA", "rsDoRA") else None),
+        Command("ms-swift 4.6", f"{_swift(known, system)}\nswift export {known} --merge_lora true", note),
         Command("transformers + PEFT", peft),
-    ]  # fmt: skip
+    ]
 
 
-def _for_vllm(found: Anatomy, rank: int | None) -> Text | None:
-    if found.kind in ("DoRA", "rsDoRA"):
-        return _with(_DORA, "vLLM")
-    if rank is None:
-        return _with(_RANK, "vLLM", most=VLLM_RANKS[-1], rank=found.rank)
-    return _with(_PACKED, "vLLM") if _beyond_blocks(found) else None
+def messages(system: str, language: Language) -> list[dict[str, str]]:
+    """The first question to put to an adapter, under the prompt of its training."""
+    asked = {"role": "user", "content": "你是谁？" if language == "zh" else "Who are you?"}
+    return [{"role": "system", "content": system}, asked] if system else [asked]
 
 
-def _for_sglang(found: Anatomy) -> Text | None:
-    if found.kind in ("DoRA", "rsDoRA"):
-        return _with(_DORA, "SGLang")
-    return _with(_PACKED, "SGLang") if _beyond_blocks(found) else None
+def _vllm(call: vllm.Call) -> str:
+    return f"vllm {shlex.join(call.arguments(shown=True))}"
 
 
-def _beyond_blocks(found: Anatomy) -> bool:
-    return any(target in ("lm_head", "embed_tokens") for target in found.targets)
+def _swift(known: str, system: str) -> str:
+    said = f" --system {_q(system)}" if system else ""
+    # Without these the base's own sampling would count: not what was tested.
+    return (
+        f"swift infer {known}{said} --temperature 0 --repetition_penalty 1\nswift deploy {known}{said} --host 127.0.0.1"
+    )
+
+
+def _server(
+    tool: str, text: str, port: int, name: str, said: list[dict[str, str]], problem: Text | None = None
+) -> Command:
+    """A server's command, and one that asks it."""
+    if problem is not None:
+        return Command(tool, "", None, problem)
+    return Command(tool, f"{text}\n{ask(port, name, said)}", _SYSTEM if len(said) > 1 else None)
+
+
+def ask(port: int, name: str, said: list[dict[str, str]], key: str = "") -> str:
+    """A command that asks the model `name` of a server on this machine, greedily. `key`: the variable with its key."""
+    body = _q(json.dumps({"model": name, "messages": said, "temperature": 0}, ensure_ascii=False))
+    header = f' -H "authorization: Bearer ${key}"' if key else ""
+    return f"curl http://127.0.0.1:{port}/v1/chat/completions -H 'content-type: application/json'{header} -d {body}"
 
 
 def _merged(order: Order, folder: Path) -> list[Command]:
-    path = _q(str(folder))
-    vllm = f"vllm serve {path} --served-model-name {_q(order.name)}"
-    if order.format == "bnb":
-        vllm += " --quantization bitsandbytes"
+    path, said = _q(str(folder)), messages(order.system, order.language)
+    call = vllm.Call(str(folder), (order.name,), quantization=vllm.BNB if order.format == "bnb" else "")
+    served = _server("vLLM", _vllm(call), vllm.Call.port, order.name, said)
     system = f" --system {_q(order.system)}" if order.system else ""
-    question = _q("你是谁？" if order.language == "zh" else "Who are you?")
+    options, note = swift.merged_options(order.model)
+    chat = f"python app.py chat --model {path} --prompt {_q(said[-1]['content'])}{system}"
+    if order.format == "bnb":
+        note_4 = Text(vllm.BNB_PLUGIN.zh + (served.note.zh if served.note else ""),
+                      " ".join(each.en for each in (vllm.BNB_PLUGIN, served.note) if each))  # fmt: skip
+        served = replace(served, note=note_4)
+    sglang = f"python -m sglang.launch_server --model-path {path} --served-model-name {_q(order.name)} {_SGLANG}"
     found = [
-        Command("OneCard", f"python app.py chat --model {path} --prompt {question}{system}"),
-        Command("vLLM", vllm),
-        Command("ms-swift 4.6", f"swift infer --model {path}{system}\nswift deploy --model {path}{system}"),
-    ]  # fmt: skip
+        Command("OneCard", chat),
+        served,
+        Command("ms-swift 4.6", _swift(f"--model {path}{options}", order.system), note),
+    ]
     if order.format == "merged":
-        found.insert(2, Command("SGLang", f"python -m sglang.launch_server --model-path {path}"))
+        found.insert(2, _server("SGLang", sglang, 30000, order.name, said))
         convert = f"python convert_hf_to_gguf.py {path} --outfile {_q(order.name + '.gguf')}"
         found.append(Command("llama.cpp", convert, Text("也可以直接导出 GGUF。", "Or export GGUF right here.")))
     return found
@@ -131,14 +157,6 @@ def _gguf_adapter(order: Order, folder: Path) -> list[Command]:
         Command("llama.cpp", f"llama-server -m base.gguf --lora {path} --jinja --port 8080", base),
         Command("Ollama", f"cd {_q(str(folder))}\nollama create {_q(order.name)} -f Modelfile", base),
     ]
-
-
-def _or(tool: str, text: str, problem: Text | None) -> Command:
-    return Command(tool, "" if problem else text, None, problem)
-
-
-def _with(text: Text, tool: str, **values: object) -> Text:
-    return Text(text.zh.format(tool=tool, **values), text.en.format(tool=tool, **values))
 
 
 def _q(text: str) -> str:
