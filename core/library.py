@@ -25,7 +25,7 @@ from core.text import Text
 
 Source = Literal["run", "checkpoint", "imported"]
 Use = Literal["idle", "attached", "answering", "training"]
-MAX_NOTE = 2000
+MAX_NOTE, MAX_SYSTEM = 2000, 20_000
 _STALE_SECONDS = 86_400
 
 
@@ -188,9 +188,9 @@ class Library:
 
     def bring_folder(self, folder: str, name: str = "", told: Told = lambda done, total: None) -> AdapterChoice:
         """Copy the adapter in a folder of this machine into the library. Raises ModelError; nothing is left then."""
-        path = Path(folder.strip()).expanduser()
+        path = storage.path_of(folder.strip())
         try:
-            if not folder.strip() or not path.is_dir():
+            if not folder.strip() or path is None or not path.is_dir():
                 raise ModelError(
                     Text(
                         zh=f"没有文件夹“{folder.strip()[:300]}”。请填这台机器上适配器文件夹的完整路径。",
@@ -198,7 +198,7 @@ class Library:
                         "this machine.",
                     )
                 )
-            return self._bring(intake.FolderSource(path.resolve()), name, told)
+            return self.bring(intake.FolderSource(path.resolve()), name, told)
         except PermissionError as error:
             raise ModelError(
                 Text(zh=f"没有读取 {error.filename} 的权限。", en=f"No permission to read {error.filename}.")
@@ -210,9 +210,10 @@ class Library:
         """Unpack the adapter in a zip file into the library. Raises ModelError; nothing is left then."""
         stem = file_name.replace("\\", "/").rpartition("/")[2]
         with intake.opened_zip(archive, stem.removesuffix(".zip") or "adapter") as source:
-            return self._bring(source, name, told)
+            return self.bring(source, name, told)
 
-    def _bring(self, source: intake.Source, name: str, told: Told) -> AdapterChoice:
+    def bring(self, source: intake.Source, name: str, told: Told) -> AdapterChoice:
+        """Copy the adapter of a source into the library, checked. Raises ModelError; nothing is left then."""
         whole = self.folder / f".{uuid.uuid4().hex}.new"
         try:
             # Copying and checking gigabytes takes minutes: only the name is found and taken under the guard.
@@ -286,6 +287,33 @@ class Library:
             self._describe(choice, name, note.strip()[:MAX_NOTE])
         return self.get(choice.id)
 
+    def prompt(self, asked: str, system: str) -> AdapterChoice:
+        """Write down the system prompt that an imported adapter was trained with: not every tool leaves it beside one.
+
+        Raises ModelError for one of a run, which has its own, and for more than MAX_SYSTEM characters.
+        """
+        with self._guard:
+            choice = self.get(asked)
+            if choice.source != "imported" or choice.folder is None:
+                raise ModelError(
+                    Text(
+                        zh="训练得到的适配器用的是它训练时的系统提示词，不能改。",
+                        en="An adapter of a run has the system prompt of its training, which cannot be changed.",
+                    )
+                )
+            if len(system) > MAX_SYSTEM:
+                raise ModelError(
+                    Text(
+                        zh=f"系统提示词有 {len(system):,} 个字，最多 {MAX_SYSTEM:,} 个。没有保存，请缩短。",
+                        en=f"The system prompt has {len(system):,} characters; {MAX_SYSTEM:,} at most. It was not saved; "
+                        "shorten it.",
+                    )
+                )
+            card = {**adapters.card_of(choice.folder), "system": system.strip()}
+            storage.write_json(choice.folder / adapters.CARD, card)
+            self.revision += 1
+        return self.get(choice.id)
+
     def _describe(self, choice: AdapterChoice, name: str, note: str) -> None:
         if choice.run is not None:
             choice.run.describe(name, note)
@@ -321,7 +349,8 @@ class Library:
 
 def same_base(name: str, other: str) -> bool:
     """Whether two names mean one base model, however a folder was typed."""
-    return name == other or Path(name).expanduser().resolve() == Path(other).expanduser().resolve()
+    one, two = storage.path_of(name), storage.path_of(other)
+    return name == other or (one is not None and two is not None and one.resolve() == two.resolve())
 
 
 def base_folder(name: str) -> Path | None:

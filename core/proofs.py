@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from core import adapters, own_probes, proof, proof_subject, steady, storage
-from core.device import memory_errors
+from core.device_errors import device_errors
 from core.engine import Engine
 from core.errors import BusyError, ModelError, UserError
 from core.library import AdapterChoice, Library
@@ -57,7 +57,9 @@ class Proofs:
     # -- looking --
 
     def of(self, adapter_id: str) -> Proof | None:
-        """The proof of an adapter; None if there is none, or if it is of other weights than the adapter's now."""
+        """The proof of an adapter; None if there is none, or if it is of other weights, or for an imported one under
+        another system prompt, than the adapter's now.
+        """
         choice = self._library.find(adapter_id)
         path = None if choice is None else _place(choice)
         if choice is None or choice.folder is None or path is None or (stamp := _stamp(path)) is None:
@@ -66,7 +68,9 @@ class Proofs:
         if known is None or known[0] != stamp:
             known = self._read[path] = (stamp, load(path))
         found = known[1]
-        return found if found is not None and found.weights == self._digest(choice.folder) else None
+        if found is None or (choice.source == "imported" and found.system != choice.system):
+            return None
+        return found if found.weights == self._digest(choice.folder) else None
 
     def progress(self) -> tuple[str, int, int, Text] | None:
         """(adapter, work done, work in all, what is being done) of the proof under way."""
@@ -161,7 +165,7 @@ class Proofs:
         def told(done: int, total: int, what: Text) -> None:
             self._now = (adapter_id, done, max(1, total), what)
 
-        with memory_errors(), self._hold([adapter_id]) as ids:
+        with device_errors(), self._hold([adapter_id]) as ids:
             choice = self._library.get(adapter_id)
             path, name = _place(choice), ids[adapter_id]
             assert path is not None and choice.folder is not None

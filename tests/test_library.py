@@ -217,6 +217,25 @@ def test_a_checkpoint_of_llama_factory_brings_its_system_prompt(
         assert workspace.library.bring_folder(str(train)).tool == ""
 
 
+def test_what_llama_factory_s_command_line_leaves_out_can_be_written_in_the_library(
+    workspace: Workspace, made: Path, tmp_path: Path
+) -> None:
+    # It leaves its name in the card, as a tag, and nothing of its settings.
+    train = Path(shutil.copytree(made, tmp_path / "sft"))
+    tags = "---\nlibrary_name: peft\ntags:\n- llama-factory\n- lora\n---\n\n# sft\n\n---\ntags:\n- x\n"
+    (train / "README.md").write_text(tags)
+    brought = workspace.library.bring_folder(str(train))
+    assert (brought.tool, brought.system) == ("LLaMA-Factory", "")
+    assert workspace.library.prompt(brought.id, "  你是小禾。\n").system == "你是小禾。"
+    with pytest.raises(ModelError, match="30,000 characters"):
+        workspace.library.prompt(brought.id, "长" * 30_000)
+    assert workspace.library.get(brought.id).system == "你是小禾。"
+    assert workspace.library.get(brought.id).tool == "LLaMA-Factory", "the rest of its card is as it was"
+    for odd in ("---\ntags: llama-factory\n---\n", "llama-factory", "---\n: [\n---\n", ""):
+        (train / "README.md").write_text(odd)
+        assert workspace.library.bring_folder(str(train)).tool == ""
+
+
 def test_our_own_export_comes_back_with_its_card(workspace: Workspace, folder: Path, tmp_path: Path) -> None:
     card = {"system": "你是小禾。", "new_words": ["小禾"], "old_words": ["Qwen"], "note": "best", "step": 60}
     (folder / adapters.CARD).write_text(json.dumps(card), encoding="utf-8")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from core import adapters, models
+from core import adapters, models, storage
 from core.errors import ConfigError, ModelError, StorageError
-from core.export import gguf_file, make, order, weights
+from core.export import gguf_file, make, order, retest, weights
 from core.export.order import Order
 from core.export.weights import Weights
 
@@ -174,12 +174,15 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(
 
 
 def test_a_sum_out_of_range_is_named(tiny_model: Path, adapter_of: Callable[..., Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 
     half = tmp_path / "half"
     shutil.copytree(tiny_model, half)
     AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float16).save_pretrained(half)
-    adapter = adapter_of(tiny_model, lora_alpha=10_000_000)
+    adapter = adapter_of(tiny_model, lora_alpha=1_000_000)
+    saved = adapter / adapters.WEIGHTS
+    save_file({name: 1000 * tensor for name, tensor in load_file(saved).items()}, saved)
     with pytest.raises(ModelError, match=r"layers\.0\.\w+\.\w+\.weight would not be finite"):
         done(ordered(adapter, half, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -284,7 +287,17 @@ def test_an_adapter_as_gguf_has_its_scale(tiny_model: Path, adapter_of: Callable
 def test_an_exported_adapter_is_an_adapter_of_ours(
     tiny_model: Path, adapter_of: Callable[..., Path], tmp_path: Path
 ) -> None:
-    assert done(ordered(adapter_of(tiny_model), tiny_model, tmp_path / "out", format="adapter"))
+    made = adapter_of(tiny_model, task_type="CAUSAL_LM")
+    assert done(ordered(made, tiny_model, tmp_path / "out", format="adapter"))
     assert adapters.read(tmp_path / "out").rank == 4
+    # An older PEFT warns of settings that it does not know, and refuses where they are of another kind: none is left.
+    config = storage.read_json(tmp_path / "out" / "adapter_config.json")
+    assert isinstance(config, dict) and set(config) == {
+        "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights", "lora_alpha",
+        "lora_dropout", "modules_to_save", "peft_type", "r", "target_modules", "task_type", "use_dora", "use_rslora",
+    }  # fmt: skip
+    assert config["target_modules"] == sorted(config["target_modules"])
+    again = ordered(made, tiny_model, tmp_path / "told", format="adapter", language="en", rows=True)
+    assert done(again) and retest.order_of(again.target, made) == again
     told = make.read_facts(tmp_path / "out")
     assert told["format"] == "adapter" and told["system"] == "Be kind." and len(str(told["adapter_sha256"])) == 64

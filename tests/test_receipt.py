@@ -105,6 +105,8 @@ def test_the_file_answers_as_the_adapter_did(
     assert found.same >= same and found.identity[2] >= 40 and found.identity[0] >= 20
     assert found.read > 100 and 0 <= found.drift < 0.2 and found.apart >= 0
     assert load_receipt(order.target) == found
+    rows = [each for each in found.answers if each.question.startswith("row-")]
+    assert rows and not any(each.before or each.after for each in rows), "the words of training rows stay at home"
     next(path for path in order.target.iterdir() if path.suffix in (".gguf", ".safetensors", ".zip")).write_bytes(b"x")
     assert load_receipt(order.target) is None, "it is of another file now"
 
@@ -257,8 +259,11 @@ def test_half_of_the_questions_are_about_the_identity() -> None:
 
 
 def test_the_commands_are_those_of_the_programs(run: Run, tmp_path: Path) -> None:
-    from core.export.elsewhere import commands
+    from core.export.elsewhere import commands, where_it_lies
 
+    unpack, first, *_ = where_it_lies(ordered(run, tmp_path / "z", "zip"), tmp_path / "z")
+    assert unpack.text == f"unzip {tmp_path}/z/xiaohe.zip -d {tmp_path}/z"
+    assert f"xiaohe={tmp_path}/z/xiaohe" in first.text
     found = {each.tool: each for each in commands(ordered(run, tmp_path / "a b", "adapter"), tmp_path / "a b", run)}
     assert "--max-lora-rank 8" in found["vLLM"].text and f"'xiaohe={tmp_path}/a b'" in found["vLLM"].text
     assert "--merge_lora true" in found["ms-swift 4.6"].text

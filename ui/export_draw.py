@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.export.card import receipt_text
-from core.export.elsewhere import Command, commands
+from core.export.elsewhere import Command, where_it_lies
 from core.export.exports import Made
 from core.export.order import LABELS
 from core.export.receipt import Compared, Receipt
@@ -42,6 +42,8 @@ def _one(page: Page, each: Made, adapter: Path, opened: bool) -> str:
     }
     again = receipt is None or receipt.light == "none"
     acts = f'<button type="button" data-act="again">{safe(t("outside.again"))}</button>' if again else ""
+    if order.format != "zip":
+        acts += f'<button type="button" data-act="publish">{safe(t("publish.open"))}</button>'
     acts += f'<button type="button" data-act="remove" data-ask="{safe(json.dumps(ask))}">{safe(t("outside.remove"))}</button>'
     return (
         f'<li data-name="{safe(each.folder.name)}"><details{" open" if opened else ""}><summary>'
@@ -49,7 +51,7 @@ def _one(page: Page, each: Made, adapter: Path, opened: bool) -> str:
         f"{show_bytes(each.nbytes)}</small></span>{light}</summary>"
         f'<p class="ex-path"><code>{safe(str(each.folder))}</code>{_copy(page)}</p><p class="ex-said">{safe(said)}</p>'
         f"{_answers(page, receipt) if receipt is not None and receipt.answers else ''}"
-        f"{_commands(page, commands(order, each.folder))}"
+        f"{how_to_run(page, where_it_lies(order, each.folder))}"
         f'<div class="ex-acts">{acts}</div></details></li>'
     )
 
@@ -62,6 +64,9 @@ def _answers(page: Page, receipt: Receipt) -> str:
 
 
 def _answer(page: Page, each: Compared) -> str:
+    if each.question.startswith("row-") and not (each.before or each.after):
+        key = "outside.row" if each.whole else "outside.row.differs"
+        return f"<li><b>{safe(each.question)}</b><span>{safe(page.t(key))}</span></li>"
     if each.whole:
         return f"<li><b>{safe(each.question)}</b><span>{safe(each.before)}</span></li>"
     pairs = ((page.t("outside.tested"), each.before), (page.t("outside.now"), each.after))
@@ -69,7 +74,8 @@ def _answer(page: Page, each: Compared) -> str:
     return f'<li class="differs"><b>{safe(each.question)}</b>{lines}</li>'
 
 
-def _commands(page: Page, found: list[Command]) -> str:
+def how_to_run(page: Page, found: list[Command]) -> str:
+    """The commands, folded."""
     lines = "".join(_command(page, each) for each in found)
     return f'<details class="ex-more"><summary>{safe(page.t("outside.run"))}</summary><dl>{lines}</dl></details>'
 

@@ -41,6 +41,7 @@ _FRAME = """
       <button type="button" data-act="cancel">{cancel}</button></div>
     <button type="button" class="first" data-act="start">{start}</button>
     <section data-is="made"></section>
+    <div data-is="elsewhere"></div>
   </div>
 </dialog>"""
 _KEYS = {

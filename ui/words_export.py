@@ -3,6 +3,32 @@
 from __future__ import annotations
 
 TEXTS: dict[str, tuple[str, str]] = {
+    "library.system.write": ("没有记录，可以填在这里", "Not recorded; write it here"),
+    "library.system.unknown": (
+        "来源里没有写系统提示词。如果训练时用了，请填上：不填的话，对话时它可能说回原来的身份。",
+        "Its source names no system prompt. If it was trained with one, write it here: without it the old identity may answer.",
+    ),
+    "library.system.factory": (
+        "LLaMA-Factory 的命令行训练不把系统提示词（default_system）写在适配器旁边。训练时用了就请填上：不填，它可能说回原来的身份。",
+        "Trained on the command line, LLaMA-Factory does not write its system prompt (default_system) beside the adapter. If "
+        "there was one, write it here: without it the old identity may answer.",
+    ),
+    "library.brought.bare": (
+        "已导入“{name}”。来源里没有写训练时的系统提示词；用了的话，请展开它填上。",
+        "Imported “{name}”. Nothing tells the system prompt of its training; if there was one, unfold it and write it in.",
+    ),
+    "library.prompted": (
+        "“{name}”的系统提示词已保存，对话和检验都会用它。",
+        "The system prompt of “{name}” is saved; chat and proofs use it.",
+    ),
+    "outside.row": (
+        "训练数据里的一行，回答相同；内容不写进收据",
+        "A training row, the same answer; its words are not in the receipt",
+    ),
+    "outside.row.differs": (
+        "训练数据里的一行，回答不同；内容不写进收据",
+        "A training row, another answer; its words are not in the receipt",
+    ),
     "outside.title": ("导出", "Export"),
     "outside.open": ("导出…", "Export…"),
     "outside.close": ("关闭", "Close"),

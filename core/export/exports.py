@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +98,10 @@ class Exports:
         return sorted(found, key=lambda made: str(made.facts.get("created")), reverse=True)
 
     def order(self, adapter_id: str, **given: object) -> Order:
-        """An order for an adapter, with what is known of it filled in. Raises ModelError for one that has no files."""
+        """An order for an adapter, with what is known of it filled in.
+
+        Raises ModelError for one that has no files, ConfigError for a name that will not do.
+        """
         choice = self._library.get(adapter_id)
         if choice.folder is None or choice.problem is not None:
             why = choice.problem or Text("它还没有保存。", "it has not been saved yet.")
@@ -114,6 +116,7 @@ class Exports:
         made = Order(choice.folder, model, "merged", self.folder / "x", name, choice.system)
         made = replace(made, **given)  # type: ignore[arg-type]
         if "target" not in given:
+            made.check_name()
             kind = f"gguf-{made.quantisation}" if made.format == "gguf" else made.format
             made = replace(made, target=self.folder / storage.unused(self.folder, f"{name}-{kind}"))
         return made
@@ -136,7 +139,7 @@ class Exports:
         made = self._named(name)
         if self._now is not None and self._now.order.target == made.folder:
             raise BusyError(_ONE_AT_A_TIME)
-        shutil.rmtree(made.folder)
+        storage.remove_folder(made.folder)
         self.revision += 1
 
     def start(self, adapter_id: str, order: Order) -> None:

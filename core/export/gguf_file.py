@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from core import adapters, anatomy, storage
+from core.base_parts import tokenizer_of
 from core.errors import ModelError
 from core.export.weights import Entry, Told, Weights, scale_of
 from core.text import Text
@@ -168,10 +169,8 @@ def _tokens(base: Path) -> tuple[list[str], list[int], list[str]]:
 
 
 def _tokenizer(writer: Any, base: Path) -> None:
-    from transformers import AutoTokenizer
-
     tokens, kinds, merges = _tokens(base)
-    known = AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+    known = tokenizer_of(base)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)

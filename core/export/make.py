@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from core import adapters, anatomy, models, storage
-from core.device import memory_errors
+from core.device_errors import device_errors
 from core.errors import StorageError
 from core.export import gguf_file, llama_quantize
 from core.export.modelfile import modelfile
@@ -26,6 +26,13 @@ from core.proof_subject import digest
 FACTS = "export.json"
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
+_OFF: tuple[object, ...] = (None, False, "", [], {})
+# What every PEFT has known since it can do rsLoRA and DoRA, whether it is off or not.
+_ALWAYS = {
+    "base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights", "lora_alpha",
+    "lora_dropout", "modules_to_save", "peft_type", "r", "target_modules", "task_type", "use_dora", "use_rslora",
+}  # fmt: skip
+_NEWER = ("megatron_core", "qalora_group_size", "peft_version")  # of no effect
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors", "gguf", "llama-cpp-python", "bitsandbytes")
 
 
@@ -51,7 +58,7 @@ def make(order: Order, told: Progress, stop: threading.Event, readme: Callable[[
 
     told(0, total)
     _sweep(order.target)
-    with contextlib.suppress(_Stopped), memory_errors(), storage.staged_folder(order.target) as staged:
+    with contextlib.suppress(_Stopped), device_errors("export"), storage.staged_folder(order.target) as staged:
         with _disk(staged):
             _write(order, staged, count)
             storage.write_json(staged / FACTS, facts(order))
@@ -80,6 +87,8 @@ def facts(order: Order) -> dict[str, object]:
         "base": order.model,
         "adapter_sha256": digest(order.adapter),
         "system": order.system,
+        "language": order.language,
+        "rows": order.rows,
         "created": time.time(),
         "versions": versions(),
     }
@@ -107,13 +116,13 @@ def _write(order: Order, staged: Path, count: Callable[[int], None]) -> None:
     else:
         path = staged / f"{order.name}-lora.gguf"
         gguf_file.write_adapter(path, info.folder, order.adapter, order.strength, order.name)
-        text = modelfile("./base.gguf", order.system, _is_chatml(info), f"./{path.name}")
+        text = modelfile("./base.gguf", order.system, *_template(info), f"./{path.name}")
         note = f"# ./base.gguf: {info.label} as GGUF, or its name in Ollama\n"
         storage.write_text(staged / "Modelfile", note + text)
 
 
 def _adapter(order: Order, staged: Path, count: Callable[[int], None]) -> None:
-    config = cast("dict[str, Any]", storage.read_json(order.adapter / adapters.CONFIG))
+    config = _portable(cast("dict[str, Any]", storage.read_json(order.adapter / adapters.CONFIG)), order.model)
     if order.strength != 1.0:  # what it adds is proportional to alpha; DoRA was refused
         config["lora_alpha"] = config.get("lora_alpha", 8) * order.strength
     storage.write_json(staged / adapters.CONFIG, config)
@@ -122,6 +131,21 @@ def _adapter(order: Order, staged: Path, count: Callable[[int], None]) -> None:
     if (order.adapter / adapters.CARD).is_file():
         shutil.copyfile(order.adapter / adapters.CARD, staged / adapters.CARD)
     anatomy.examine(staged)
+
+
+def _portable(config: dict[str, Any], model: str) -> dict[str, Any]:
+    """An adapter's configuration as any version of PEFT takes it: without what is off and only newer ones know.
+
+    A base that a hub has is named by its id: where it lies on this machine helps nobody elsewhere.
+    """
+    kept = {
+        key: value for key, value in sorted(config.items()) if key in _ALWAYS or not (value in _OFF or key in _NEWER)
+    }
+    if isinstance(kept.get("target_modules"), list):
+        kept["target_modules"] = sorted(kept["target_modules"])
+    if not models.is_pocket(model) and not Path(model).expanduser().is_dir():
+        kept["base_model_name_or_path"] = model
+    return kept
 
 
 def _merged(order: Order, info: ModelInfo, staged: Path, count: Callable[[int], None]) -> None:
@@ -149,7 +173,14 @@ def _four_bits(order: Order, info: ModelInfo, staged: Path, count: Callable[[int
     )
     where = 0 if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(
-        str(whole), quantization_config=wanted, dtype=torch.bfloat16, device_map={"": where}, local_files_only=True
+        str(whole),
+        quantization_config=wanted,
+        dtype=torch.bfloat16,
+        device_map={"": where},
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation="sdpa",  # whatever config.json asks for
     )
     model.save_pretrained(str(staged))
     del model
@@ -173,24 +204,27 @@ def _gguf(order: Order, info: ModelInfo, staged: Path, count: Callable[[int], No
         gguf_file.write(whole, info.folder, weights, "f16", order.name, lambda nbytes: count(0))
         llama_quantize.quantise(whole, path, order.quantisation)
         whole.unlink()
-    storage.write_text(staged / "Modelfile", modelfile(f"./{path.name}", order.system, _is_chatml(info)))
+    storage.write_text(staged / "Modelfile", modelfile(f"./{path.name}", order.system, *_template(info)))
 
 
-def _is_chatml(info: ModelInfo) -> bool:
+def _template(info: ModelInfo) -> tuple[str, bool]:
+    """(the system prompt that the base's template has of its own, whether it is ChatML)."""
     from core.encode import ChatMLEncoder
     from core.preview import encoder_of
 
-    return isinstance(encoder_of(info), ChatMLEncoder)
+    encoder = encoder_of(info)
+    return encoder.default_system, isinstance(encoder, ChatMLEncoder)
 
 
 def _pack(staged: Path, name: str) -> None:
-    """Everything in one archive; stored, for weights do not shrink."""
+    """Everything in one archive; stored, for weights do not shrink. The facts stay beside it: what the folder is."""
     files = [path for path in sorted(staged.iterdir()) if path.is_file()]
     with zipfile.ZipFile(staged / f"{name}.zip", "w", zipfile.ZIP_STORED) as archive:
         for path in files:
             archive.write(path, f"{name}/{path.name}")
     for path in files:
-        path.unlink()
+        if path.name != FACTS:
+            path.unlink()
 
 
 @contextlib.contextmanager

@@ -68,6 +68,12 @@ class Order:
                 ),
                 "strength",
             )
+        self.check_name()
+        self._check_parts()
+        self._check_room()
+
+    def check_name(self) -> None:
+        """Raise ConfigError for a name that cannot become a file's."""
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
                 Text(
@@ -76,8 +82,6 @@ class Order:
                 ),
                 "name",
             )
-        self._check_parts()
-        self._check_room()
 
     def problem(self) -> Text | None:
         """Why this adapter cannot be exported so, whatever the disk has room for; None if it can."""

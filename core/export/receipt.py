@@ -153,6 +153,15 @@ def compare(
     )
 
 
+def without_rows(made: Receipt, said: Sequence[Said]) -> Receipt:
+    """The receipt without the words of training rows, for it goes where the file goes; what was counted stays."""
+    answers = (
+        replace(answer, question=each.asked.item.id, before="", after="") if "row" in each.asked.item.tags else answer
+        for each, answer in zip(said, made.answers, strict=True)
+    )
+    return replace(made, answers=tuple(answers))
+
+
 def _read(said: Sequence[Said], speaker: Speaker) -> tuple[list[float], float]:
     """KL at every position of the answers that were read, and the largest difference of a logit."""
     drifts: list[float] = []

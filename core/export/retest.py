@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from core import adapters, device, models, storage
-from core.device import memory_errors
+from core.device_errors import device_errors
 from core.errors import ModelError
 from core.export import gguf_file, receipt
 from core.export.make import read_facts, versions
@@ -51,7 +51,7 @@ def retest(
 
     The adapter answers first, the file then: never both, unless there is room for both. Raises UserError.
     """
-    with hold(), memory_errors():
+    with hold(), device_errors():
         resident = engine.resident
         assert resident is not None
         _check_base(resident.info, order)
@@ -68,6 +68,7 @@ def retest(
     blank = _blank(order, against | {"adapter_sha256": subject.weights}, four_bits)
     made = _asked(engine, order, said, blank, told, stop, hold, readable)
     if made is not None:
+        made = made if order.rows else receipt.without_rows(made, said)
         storage.write_json(order.target / receipt.FILE, receipt.to_json(made))
     return made
 
@@ -116,7 +117,7 @@ def _asked(
 ) -> Receipt | None:
     told(0, len(said), _STAGES["load"])
     try:
-        with memory_errors(), _speaker(engine, order, said, hold, stop) as speaker:
+        with device_errors(), _speaker(engine, order, said, hold, stop) as speaker:
             return receipt.compare(said, speaker, _counted(told, "file", len(said)), blank, readable)
     except _NotHere as error:
         return replace(blank, why=error.text)
@@ -237,6 +238,8 @@ def order_of(folder: Path, adapter: Path) -> Order:
             system=str(facts["system"]),
             quantisation=str(facts["quantisation"]) or "f16",
             strength=float(cast(float, facts["strength"])),
+            language="en" if facts.get("language") == "en" else "zh",
+            rows=facts.get("rows") is True,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
