@@ -17,13 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from core import adapters, config, evaluation_set, mix, models, presets, storage
+from core import adapters, config, evaluation_set, mix, models, presets, requirements, signals, storage
 from core.config import TrainConfig
-from core.dataset import Dataset, Identity, Message, Row, load, names
+from core.dataset import Dataset, Identity, Message, Row
 from core.device import find_device
 from core.downloads import bring, downloads_of
 from core.errors import ConfigError, ModelError, UserError
 from core.sources.found import NOBODY, Sources
+from core.sources.tables import SavedTables
 from core.text import Language, Text
 
 if TYPE_CHECKING:
@@ -93,12 +94,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """`work`'s exit status; 2 and one sentence on stderr for what the user can mend."""
+    """`work`'s exit status; 2 and one sentence on stderr for what the user can mend, 128 and its number for a signal."""
     try:
-        return work()
+        with signals.asked_to_end(signals.interrupt):
+            return work()
+    except KeyboardInterrupt as error:
+        _say(Text("已中断；没有留下写了一半的文件。", "Interrupted; no half-written file is left."))
+        return 128 + int(error.args[0] if error.args else signal.SIGINT)
     except UserError as error:
         print(error.of(language()), file=sys.stderr)
-        return 2
+    except ModuleNotFoundError as error:
+        absent = requirements.missing(error.name or "")
+        if absent is None:
+            raise
+        print(absent.of(language()), file=sys.stderr)
+    return 2
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -107,17 +117,24 @@ def run_train(arguments: argparse.Namespace) -> int:
     from core.engine import Engine
     from core.job import Job
 
-    engine = Engine()
-    run = _new_run(arguments, engine) if arguments.resume is None else _run_to_resume(arguments, engine)
-    printed = len(run.events)
-    job = Job(lambda run, stop: training.train(engine, run, stop), clean_up=lambda: None)
-    job.start(lambda: run)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: job.stop())
-    try:
-        _follow(job, run, printed, arguments.json)
-    finally:  # whoever read our output is gone: save and end
-        job.close()
+    engine, printed = Engine(), 0
+
+    def make() -> Run:
+        nonlocal printed
+        run = _new_run(arguments, engine) if arguments.resume is None else _run_to_resume(arguments, engine)
+        printed = len(run.events)
+        return run
+
+    runs = _folder_of(arguments).parent
+    # In a home that a page may have open: one of the two trains.
+    home = runs.parent if runs.name == "runs" and runs.is_dir() else None
+    job = Job(lambda run, stop: training.train(engine, run, stop), clean_up=lambda: None, home=home)
+    run = job.start(make)
+    with signals.asked_to_end(lambda _number: job.stop()):
+        try:
+            _follow(job, run, printed, arguments.json)
+        finally:  # whoever read our output is gone: save and end
+            job.close()
     if run.config.prove == "true" and run.adapter is not None:
         print(_UNPROVED.of(language()).format(model=run.config.model, folder=run.adapter), file=sys.stderr)
     return {"finished": 0, "stopped": 0}.get(run.status, 1)
@@ -134,10 +151,11 @@ def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
             raise ConfigError(Text(zh=f"缺少 --{name}。", en=f"--{name} is missing."), name)
     settings = _settings(vars(arguments))
     if settings.adapters:
-        settings = replace(settings, adapters=str(Path(settings.adapters).expanduser().resolve()))
+        settings = replace(settings, adapters=str(adapters.folder_of(settings.adapters)))
     bring_model(arguments.home, settings.model)
-    sources, identity = sources_of(arguments.home), Identity.parse(settings.model_name, settings.model_author)
-    settings = filled(settings, identity)
+    asked = Identity.parse(settings.model_name, settings.model_author)
+    sources, identity = sources_of(arguments.home, asked), _card(arguments, asked)
+    settings = filled(replace(settings, model_name=identity.settings[0], model_author=identity.settings[1]), identity)
     sources.bring([name for name, _ in mix.parse(settings.mix)], _say)
     table = Dataset(
         arguments.output_dir.name, tuple(read_all(arguments.dataset, settings.seed, sources, identity)), identity
@@ -153,6 +171,16 @@ def _new_run(arguments: argparse.Namespace, engine: Engine) -> Run:
     )
 
 
+def _folder_of(arguments: argparse.Namespace) -> Path:
+    """Where the run is, or will be."""
+    if arguments.resume is None:
+        return Path(arguments.output_dir or "").resolve()
+    folder = storage.path_of(arguments.resume)
+    if folder is None or not folder.is_dir():
+        folder = arguments.home.expanduser() / "runs" / arguments.resume
+    return folder.resolve()
+
+
 def bring_model(home: Path, model: str) -> None:
     """Download the model if a hub has to be asked for it, saying what and how much."""
     bring(downloads_of(home.expanduser()), model, _say)
@@ -162,11 +190,20 @@ def _say(text: Text) -> None:
     print(text.of(language()), file=sys.stderr, flush=True)
 
 
-def sources_of(home: Path) -> Sources:
-    """The sources that a command draws from: files before all, saved datasets of the home, built-in sets, the hubs'."""
+def sources_of(home: Path, asked: Identity = NOBODY) -> Sources:
+    """The sources that a command draws from: files before all, saved datasets of the home, built-in sets, the hubs'.
+
+    `asked` stands over the identity cards of the datasets.
+    """
     home = home.expanduser()
-    tables = home / "datasets"
-    return Sources(home, lambda: names(tables) if tables.is_dir() else [], lambda name: load(tables, name), True)
+    tables = SavedTables(home / "datasets", asked)
+    return Sources(home, tables.names, tables.get, True)
+
+
+def _card(arguments: argparse.Namespace, asked: Identity) -> Identity:
+    """Who the model shall say it is: by the flags, and where they are silent, by the first saved dataset's card."""
+    used = (name for written in arguments.dataset for name, _ in _parts(written) if storage.path_of(name) is None)
+    return SavedTables(arguments.home.expanduser() / "datasets", asked).card(used)
 
 
 def _run_to_resume(arguments: argparse.Namespace, engine: Engine) -> Run:
@@ -184,10 +221,7 @@ def _run_to_resume(arguments: argparse.Namespace, engine: Engine) -> Run:
             ),
             "resume",
         )
-    folder = storage.path_of(arguments.resume)
-    if folder is None or not folder.is_dir():
-        folder = arguments.home.expanduser() / "runs" / arguments.resume
-    run = Run.open(folder.resolve())
+    run = Run.open(_folder_of(arguments))
     run.check_resumable()
     training.check_again(run, engine.device)
     models.inspect(run.config.model)

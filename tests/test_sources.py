@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import pytest
 
-from core import cli, formats
+from core import cli, dataset, formats
 from core.dataset import Dataset, Identity, Row
 from core.downloads import downloads_of
 from core.errors import BusyError, ConfigError, DatasetError, ModelError
@@ -22,6 +22,7 @@ from core.sources import bring
 from core.sources.bring import SetDownloads
 from core.sources.found import Elsewhere, Sources
 from core.sources.names import HubSet, hub_set
+from core.sources.tables import SavedTables
 from core.text import Text
 from core.workspace import Workspace
 
@@ -462,3 +463,23 @@ def test_a_saved_dataset_is_read_again_when_it_was_changed(tmp_path: Path) -> No
     workspace.delete("mine")
     with pytest.raises(DatasetError, match="no dataset “mine”"):
         workspace.sources.find("mine")
+
+
+def test_a_home_nobody_opened_has_the_starter_sets_and_flags_stand_over_a_tables_card(tmp_path: Path) -> None:
+    home, asked = tmp_path / "home", Identity("阿禾", "Ahe", "", "")
+    rows = cli.read_all(["identity-50"], 42, cli.sources_of(home, asked), asked)
+    said = " ".join(row.output for row in rows)
+    assert "我是阿禾" in said and "I am Ahe" in said and "小禾" not in said and "{{" not in said
+    assert "青禾智能" in said  # a maker was not asked for: the card's
+    assert not home.exists()
+
+    dataset.save(
+        home / "datasets", Dataset("mine", (Row("你是谁？", "", "我是{{NAME}}。"),), Identity("甲", "A", "乙", "B"))
+    )
+    tables = SavedTables(home / "datasets", asked)
+    assert tables.names() == ["mine"]  # a home of one's own has what is in it and no more
+    assert tables.get("mine").resolved()[0].output == "我是阿禾。"
+    assert tables.card(["elsewhere.json", "mine"]) == Identity("阿禾", "Ahe", "乙", "B")
+    assert tables.card([]) == asked
+    with pytest.raises(DatasetError, match="identity-50"):
+        tables.get("identity-50")
