@@ -6,7 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from core import __version__, cli, data_command, export_command, prove_command
+from core import (
+    __version__,
+    bundle_command,
+    cli,
+    data_command,
+    diagnostics_command,
+    export_command,
+    log,
+    prove_command,
+    publish_command,
+    requirements,
+)
 from ui import serve_command
 
 
@@ -20,11 +31,16 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     root.add_argument("--port", type=int, default=7860)
     root.add_argument("--open", action=argparse.BooleanOptionalAction, default=True, help="open the page in a browser")
-    commands = root.add_subparsers(title="without the page", metavar="{train,chat,prove,data,serve}")
+    commands = root.add_subparsers(
+        title="without the page", metavar="{train,chat,prove,export,push,pull,data,diagnostics,serve}"
+    )
     cli.add_commands(commands)
     prove_command.add_command(commands)
     export_command.add_command(commands)
+    bundle_command.add_command(commands)
+    publish_command.add_command(commands)
     data_command.add_command(commands)
+    diagnostics_command.add_command(commands)
     serve_command.add_command(commands)
     return root
 
@@ -38,12 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _open_page(parsed: argparse.Namespace) -> int:
+    for package in requirements.problems():
+        if (problem := package.problem) is not None:
+            print(f"OneCard: {problem.of(cli.language())}", file=sys.stderr)
     # Imported here: gradio takes seconds, and the other commands do without it.
     from core.workspace import Workspace
     from ui.server import serve
 
     workspace = Workspace(parsed.home)
     workspace.lock()
+    log.begin(workspace.home)
     serve(workspace, host=parsed.host, port=parsed.port, open_browser=parsed.open)
     return 0
 

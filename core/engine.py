@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from core import adapters, lora, models, seal
+from core import adapters, lora, models, seal, storage
 from core.config import TrainConfig
 from core.desk import Desk
-from core.device import Device, find_device, memory_errors
+from core.device import Device, find_device
+from core.device_errors import LOST, device_errors, is_lost, no_cuda
 from core.encode import Encoder, encoder_for
-from core.errors import BusyError, ModelError, UserError, WontFitError
+from core.errors import BusyError, DeviceLostError, ModelError, UserError
 from core.models import ModelInfo, Progress
 from core.seal import Checked, Seal
 from core.text import Text
@@ -68,6 +69,8 @@ class Engine:
         self._resident: Resident | None = None
         self._seal: Seal | None = None
         self.checked = Checked()
+        self.lost: Text | None = None
+        """Why nothing can be computed any more in this process: the card is gone."""
         self._lock = TurnLock()
         self._attached: dict[str, str] = {}  # adapter -> its name inside PEFT, which allows no dots and no layer names
         self._made = itertools.count()
@@ -78,11 +81,36 @@ class Engine:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Resident]:
-        """The model, to oneself, for the length of the block. Not reentrant. Raises ModelError if none is loaded."""
+        """The model, to oneself, for the length of the block. Not reentrant.
+
+        Raises ModelError if none is loaded, DeviceLostError if the card is gone, or goes meanwhile.
+        """
         with self._lock():
+            self.check_card()
             if self._resident is None:
                 raise ModelError(Text(zh="还没有载入模型。", en="No model is loaded yet."))
-            yield self._resident
+            with self._watched():
+                yield self._resident
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Name the loss of the card, and remember it."""
+        try:
+            yield
+        except (DeviceLostError, RuntimeError) as error:
+            if not isinstance(error, DeviceLostError) and not is_lost(error):
+                raise
+            raise self.lose() from None
+
+    def lose(self) -> DeviceLostError:
+        """From now on the card is gone; the error that says so."""
+        self.lost = LOST
+        return DeviceLostError(LOST)
+
+    def check_card(self) -> None:
+        """Raise DeviceLostError if the card is gone."""
+        if self.lost is not None:
+            raise self.lose()
 
     @property
     def busy(self) -> bool:
@@ -110,7 +138,8 @@ class Engine:
         with self._lock():
             self._holder = holder
         try:
-            yield
+            with self._watched():
+                yield
         finally:
             self._holder = None
             with contextlib.suppress(UserError):  # a base that cannot be loaded again says so when it is asked for
@@ -126,7 +155,7 @@ class Engine:
     ) -> None:
         """Make `name` the resident model; nothing happens if it already is. The one before is freed first.
 
-        Raises BusyError if somebody else holds another model.
+        Raises BusyError if somebody else holds another model, WontFitError if memory runs out: nothing is loaded then.
         """
         info = models.inspect(name)
         dtype = self._dtype(torch_dtype)
@@ -137,6 +166,7 @@ class Engine:
                 progress(what, done, total)
 
         with self._lock():
+            self.check_card()
             if self._has(info, quant_method, dtype):
                 return
             if self._holder not in (None, holder):
@@ -154,8 +184,10 @@ class Engine:
         """Load where nothing is loaded, and seal it."""
         self.state = "loading"
         try:
-            self._resident = _load(info, quant_method, dtype, self.device, told)
+            with self._watched(), device_errors("load", self._needed(info, quant_method, dtype)):
+                self._resident = _load(info, quant_method, dtype, self.device, told)
             self._seal = seal.take(self._resident)
+            seal.check_finite(self._seal, self._resident)
             self.state = "ready"
         except BaseException as error:
             self.state = "failed"
@@ -165,13 +197,18 @@ class Engine:
         finally:
             self.loading.rest()
 
+    def _needed(self, info: ModelInfo, quant_method: str, dtype: str) -> int:
+        from core.estimate import resident_bytes
+
+        return resident_bytes(info, TrainConfig(info.name, quant_method=quant_method, torch_dtype=dtype), self.device)
+
     def verify(self) -> None:
         """Compare the base with its seal; `checked` says what came of it. A base that has changed is loaded anew.
 
         While somebody holds it that waits for their end. Raises ModelError if it cannot be loaded again.
         """
         with self._lock():
-            if self._resident is None:
+            if self._resident is None or self.lost is not None:
                 return
             self.checked = Checked.now(self._compared())
             if self.checked.state == "changed" and self._holder is None:
@@ -183,12 +220,9 @@ class Engine:
     def _compared(self) -> seal.State:
         assert self._resident is not None and self._seal is not None
         try:
-            with memory_errors():
+            with device_errors():
                 return "verified" if seal.intact(self._seal, self._resident) else "changed"
-        except (
-            WontFitError,
-            RuntimeError,
-        ):  # no memory for it now, or a card that is lost: the next answer will say so
+        except (UserError, RuntimeError):  # no memory for it now, or a card that is lost: the next answer will say so
             return "unknown"
 
     def _what(self) -> tuple[ModelInfo, str, str]:
@@ -213,7 +247,7 @@ class Engine:
         self.checked = Checked()
         self._attached.clear()
         gc.collect()
-        if self.device.kind == "cuda":
+        if self.device.kind == "cuda" and self.lost is None:
             import torch
 
             torch.cuda.empty_cache()
@@ -285,11 +319,16 @@ class Engine:
                 self._resident.backend.delete_adapter(self._attached.pop(name))
 
     def save_adapter(self, name: str, folder: Path, card: Mapping[str, object]) -> None:
-        """Write an attached adapter to `folder`. The tensors are copied inside a turn, written outside it."""
+        """Write an attached adapter to `folder`, whole or not at all."""
+        with storage.staged_folder(folder) as staged:
+            self.write_adapter(name, staged, card)
+
+    def write_adapter(self, name: str, folder: Path, card: Mapping[str, object]) -> None:
+        """Write an attached adapter's files into a folder. The tensors are copied inside a turn, written outside it."""
         with self.turn() as resident:
             tensors, config = resident.backend.adapter_state(self.handle(name))
             host = {key: tensor.detach().to("cpu", copy=True) for key, tensor in tensors.items()}
-        adapters.save(folder, host, config, card)
+        adapters.write(folder, host, config, card)
 
     def handle(self, name: str) -> str:
         """What the backend calls an attached adapter. Raises ModelError if it is not attached."""
@@ -307,6 +346,8 @@ def _load(info: ModelInfo, quant_method: str, dtype: str, device: Device, progre
     from core.fused.sizes import FAMILIES
     from core.load import load_base
 
+    if device.kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(no_cuda(device))
     # cuDNN's attention builds a plan for every new length: 71 ms a token until a length was seen, 23 ms afterwards.
     torch.backends.cuda.enable_cudnn_sdp(False)
     where = torch.device("cuda", 0) if device.kind == "cuda" else torch.device("cpu")

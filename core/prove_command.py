@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from core import adapters, cli, models, own_probes, proof, proof_subject, proofs, storage
 from core.dataset import Dataset, Identity, Row
-from core.device import memory_errors
+from core.device_errors import device_errors
 from core.errors import DatasetError, StorageError, UserError
 from core.proof import LIGHTS, Proof
 from core.proof_subject import Subject
@@ -82,7 +82,7 @@ def _proved(engine: Engine, adapter: adapters.Adapter, subject: Subject, home: P
     from core.prove import prove
 
     try:
-        with memory_errors():
+        with device_errors():
             engine.attach(adapter)
             return prove(engine, subject, _cache(home), progress())
     except UserError as error:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from core import adapters, mix, steady, storage, truncation
 from core.attached import Attached
 from core.dataset import Row
-from core.device import memory_errors
+from core.device_errors import device_errors
 from core.encode import IGNORE, Encoder, Example
 from core.engine import Engine
 from core.errors import BusyError, ModelError, UserError
@@ -142,7 +142,7 @@ class RowReports:
                 return None
             self._stops[run.id] = own
         try:
-            with memory_errors(), self._hold([run.id]) as ids, self._before(run) as before:
+            with device_errors(), self._hold([run.id]) as ids, self._before(run) as before:
                 same = Steady.of(self._engine, ids[run.id], run.folder / "adapter", run)
                 report = self._measured(run, ids[run.id], before, own, seconds)
                 if report is None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from core.batch import PackedBatch, pack, split
-from core.device import give_back, memory_errors
+from core.device import give_back
+from core.device_errors import device_errors
 from core.encode import IGNORE, Example
 from core.errors import WontFitError
 
@@ -198,7 +199,7 @@ def _pass(engine: Engine, group: list[Example], work: Work) -> list[torch.Tensor
 def _tried(engine: Engine, group: list[Example], work: Work, alone: bool) -> torch.Tensor | None:
     """None if memory ran out and there is something to divide. No error: its traceback would keep the tensors alive."""
     try:
-        with engine.turn() as resident, memory_errors():
+        with engine.turn() as resident, device_errors():
             return work(resident, pack(group, resident.backend.device)).cpu()
     except WontFitError:
         if alone:

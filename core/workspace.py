@@ -6,7 +6,6 @@ The page, the command line and a program all come through here. Holds no model i
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,23 +13,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from core import evaluation_set, mix, models, presets, status, storage, train
+from core import adapters, bundle, bundle_read, evaluation_set, mix, models, obstacles, presets, status, storage, train
 from core.advice import Finding
 from core.attached import Attached
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
-from core.device import memory_errors
+from core.device_errors import device_errors
 from core.engine import Engine
-from core.errors import BusyError, DatasetError, ModelError
+from core.errors import BusyError, DatasetError, ModelError, StorageError
 from core.export.exports import Exports
 from core.generate import Column, Reply, Sampling, stream
 from core.job import Job, busy
+from core.lending import Lending
 from core.library import AdapterChoice as AdapterChoice
 from core.library import Library, base_folder, same_base
 from core.models import POCKET, ModelInfo
 from core.presets import Preset
 from core.preview import Preview, Previews, filled
 from core.proofs import Proofs
+from core.publish.pushes import Pushes
+from core.pull import Pulls
 from core.row_report import RowReports
 from core.row_view import RowView
 from core.run import Run, new_folder
@@ -47,7 +49,7 @@ class Workspace:
         self.home = home.expanduser().resolve()
         self.engine = engine or Engine()
         self._runs_folder = self.home / "runs"
-        self._job = Job(self._train, self._after_failure)
+        self._job = Job(self._train, self._after_failure, self.home)
         self._runs: dict[str, Run] = {}
         self._previews = Previews()
         self._guard = threading.RLock()
@@ -64,6 +66,9 @@ class Workspace:
             self.home, self.engine, self.library, self.hold, lambda asked: self.identity_words(asked)[1]
         )
         self.exports = Exports(self.home, self.engine, self.library, self.proofs, self.hold)
+        self.pushes = Pushes(self.exports.folder)
+        self.pulls = Pulls(self.home, self.library)
+        self.lending = Lending(self.engine, self.library, self._occupied)
 
     # -- datasets --
 
@@ -135,10 +140,13 @@ class Workspace:
 
     def preview(self, name: str, config: TrainConfig) -> Preview:
         """What a start with this dataset and these settings would do. Starts nothing, loads no weights."""
+        self.engine.check_card()
         table = self.dataset(name)
         rows = mix.gather(table, config, self.sources.find).rows
         self._evaluation(config, checked=False)  # a name that is wrong is better known now than at the start
-        return self._previews.preview(table, rows, config, self.engine, self.runs())
+        found = self._previews.preview(table, rows, config, self.engine, self.runs())
+        disk = obstacles.disk(config, models.inspect(config.model), self._runs_folder)
+        return replace(found, findings=(*disk, *found.findings))
 
     def findings(self, table: Dataset, config: TrainConfig) -> tuple[Finding, ...]:
         """What there is to know of a table before training on it; quick for a large one, and of the table alone."""
@@ -174,15 +182,16 @@ class Workspace:
 
         Raises BusyError, DatasetError, ConfigError, ModelError or WontFitError before anything is written.
         """
+        self._check_machine()
         return self._job.start(lambda: self._make_run(name, config, title))
 
     def _make_run(self, name: str | Dataset, config: TrainConfig, title: str) -> Run:
+        self.lending.check()
         table, version = self.tables.frozen(name)
         card = table.identity
         if not config.model_name and not config.model_author:
-            config = replace(
-                config, model_name=_pair(card.name_zh, card.name_en), model_author=_pair(card.author_zh, card.author_en)
-            )
+            name_given, author_given = card.settings
+            config = replace(config, model_name=name_given, model_author=author_given)
         config = filled(config, card)
         if config.adapters:
             config = replace(config, adapters=str(self._adapter_folder(config.adapters)))
@@ -190,6 +199,7 @@ class Workspace:
         mixture = mix.gather(table, config, self.sources.find)
         self._previews.check(table, mixture.mixed, config, self.engine)
         evaluation = self._evaluation(config, checked=True)
+        obstacles.check_disk(config, models.inspect(config.model), self._runs_folder)
         folder = new_folder(self._runs_folder, title or table.name)
         run = Run.create(
             folder, config, mixture.rows, title or table.name, table.name, evaluation, version, mixture.parts
@@ -202,7 +212,7 @@ class Workspace:
     def _adapter_folder(self, name: str) -> Path:
         """The folder of the adapter to go on from: one of the library by id or name, or a PEFT folder."""
         found = self.library.find(name)
-        return found.folder if found is not None and found.folder else Path(name).expanduser().resolve()
+        return found.folder if found is not None and found.folder else adapters.folder_of(name)
 
     def resume(self, run_id: str) -> Run:
         """Go on with a run that was interrupted, stopped or failed, from its newest checkpoint, in the background.
@@ -210,9 +220,17 @@ class Workspace:
         Its frozen settings and rows are used. Raises BusyError if there is nothing left to do or another run trains,
         ConfigError or ModelError if this machine cannot carry it out any more.
         """
+        self._check_machine()
         return self._job.start(lambda: self._run_to_resume(run_id))
 
+    def _check_machine(self) -> None:
+        """Raise DeviceLostError or StorageError if the card or the home is gone."""
+        self.engine.check_card()
+        if not self._runs_folder.is_dir():
+            raise StorageError(storage.gone(self._runs_folder))
+
     def _run_to_resume(self, run_id: str) -> Run:
+        self.lending.check()
         run = self.run(run_id)
         if not run.live:
             run.refresh()
@@ -248,32 +266,49 @@ class Workspace:
         self._job.stop()
 
     def lock(self) -> None:
-        """Keep the home to this process until it ends. Raises BusyError if another OneCard has it."""
-        self._home_lock = storage.lock_file(self.home / ".lock")
+        """Keep the home to this process until it ends, without what killed ones left. Raises BusyError if another has it."""
+        place = self.home / ".lock"
+        self._home_lock = storage.lock_file(place)
         if self._home_lock is None:
+            holder = storage.holder(place)
             raise BusyError(
                 Text(
-                    zh=f"另一个 OneCard 正在使用 {self.home}。请用那个窗口,或用 --home 换一个文件夹。",
-                    en=f"Another OneCard is using {self.home}. Use that one, or choose another folder with --home.",
+                    zh=f"另一个 OneCard（进程 {holder}）正在使用 {self.home}。请用那个窗口，或用 --home 换一个文件夹。",
+                    en=f"Another OneCard (process {holder}) is using {self.home}. Use that one, or choose another folder "
+                    "with --home.",
                 )
             )
+        storage.sweep(self.home)
 
     def close(self, timeout: float | None = None) -> bool:
         """Stop training, proofs and exports and wait for the save; whether their threads have ended."""
         # The run is told first: a proof may be loading a base, and the run has steps to save meanwhile.
         self._job.close(0)
+        self.pushes.stop()
+        self.pulls.stop()
+        self.lending.server.stop(5)
         ended = [self.exports.close(0), self.proofs.close(timeout), self.exports.close(timeout)][1:]
         return self._job.close(timeout) and all(ended)
+
+    def _occupied(self) -> Text | None:
+        """What needs the card, so that it cannot be lent."""
+        active = self.active
+        if active is not None:
+            return busy(active)
+        if self.exports.now is None and self.proofs.progress() is None:
+            return None
+        return Text(
+            "正在检验或导出。请等它做完，或先取消它。", "A proof or an export is under way. Wait for it, or cancel it."
+        )
 
     # -- runs --
 
     def runs(self) -> list[Run]:
         """Every run, newest first; folders that hold no complete run are left out."""
         with self._guard:
-            present = {
-                path.name for path in self._runs_folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-            }
-            for gone in self._runs.keys() - present:
+            folders = self._runs_folder.iterdir() if self._runs_folder.is_dir() else ()  # its disk may be gone
+            present = {path.name for path in folders if path.is_dir() and not path.name.startswith(".")}
+            for gone in [name for name, run in self._runs.items() if name not in present and not run.live]:
                 del self._runs[gone]
             for name in present - self._runs.keys():
                 with contextlib.suppress(DatasetError):
@@ -287,6 +322,11 @@ class Workspace:
                 return run
         raise DatasetError(Text(zh=f"没有编号为 {run_id} 的训练。", en=f"There is no run {run_id}."))
 
+    def bring_run(self, archive: Path, name: str, told: bundle.Told = lambda done, total: None) -> tuple[Run, bool]:
+        """(run, whether it is new here) of a run's file; `name` is the file's. Raises as core.bundle_read.bring does."""
+        run_id, fresh = bundle_read.bring(archive, self._runs_folder, name, self._guard, told)
+        return self.run(run_id), fresh
+
     def delete_run(self, run_id: str) -> None:
         """Remove a run's folder and take its adapters out of the model. Raises BusyError while it trains or answers."""
         run = self.run(run_id)
@@ -294,7 +334,7 @@ class Workspace:
             raise BusyError(busy(run))
         theirs = [choice.id for choice in self.library.all() if choice.run is run]
         with self.attached.gone(run.id, *theirs), self._guard:
-            shutil.rmtree(run.folder)
+            storage.remove_folder(run.folder)
             self._runs.pop(run.id, None)
 
     # -- answers --
@@ -354,7 +394,7 @@ class Workspace:
         """
         chosen = {asked: self.library.get(asked) for asked in wanted}
         with contextlib.ExitStack() as stack:
-            with memory_errors():
+            with device_errors("answer"):
                 self._load_base(list(chosen.values()))
                 ready = {choice.id: self._folder_of(choice) for choice in chosen.values()}
                 stack.enter_context(self.attached.held(ready))
@@ -362,6 +402,7 @@ class Workspace:
 
     def _load_base(self, chosen: Sequence[AdapterChoice]) -> None:
         active = self.active
+        self.lending.check()
         if active is None or self.engine.state != "ready":
             # While a run trains, its base is the one that answers; before that, whatever is chosen is loaded.
             config = active.config if active is not None else self._answering_config(chosen)
@@ -402,7 +443,3 @@ class Workspace:
     def status(self) -> Status:
         """What the top bar shows; cheap enough to ask every second."""
         return status.read(self.engine, self.model, self.active, self._job.stopping, self._loading)
-
-
-def _pair(zh: str, en: str) -> str:
-    return f"{zh}|{en}" if en and en != zh else zh

@@ -12,7 +12,7 @@ import pytest
 
 from core.dataset import Message, Row
 from core.errors import DatasetError
-from ui.plots import compare_runs, downsample, smooth
+from ui.plots import Curve, compare_runs, downsample, smooth
 from ui.probe_table import marked, probe_table, stat_strip
 from ui.rows import MAX_CELL_CHARACTERS, MAX_ROWS, cells, clean
 
@@ -124,12 +124,14 @@ def test_smooth_is_an_exponential_average() -> None:
     assert smooth([4.0, 0.0, 4.0], 0.75) == [4.0, 3.0, 3.25]
 
 
-def test_compared_runs_are_two_traces_each_and_export_as_json() -> None:
-    runs = [("one", [(i, 1 / (i + 1)) for i in range(2000)]), ("two <b>", [(1, 0.5)]), ("none", [])]
+def test_compared_runs_are_a_thin_and_a_thick_line_each_and_a_dotted_one_where_rows_were_held_out() -> None:
+    held = Curve("two <b>", [(1, 0.5)], [(1, 0.7), (9, 0.4)])
+    runs = [Curve("one", [(i, 1 / (i + 1)) for i in range(2000)]), held, Curve("none", [])]
     for dark in (False, True):
         figure = compare_runs(runs, dark)
-        assert [trace.name for trace in figure.data] == ["one", "one", "two <b>", "two <b>", "none", "none"]
-        assert len(figure.data[0].x) <= 600
+        two = "two &lt;b&gt;"
+        assert [trace.name for trace in figure.data] == ["one", "one", two, two, f"{two}: eval", "none", "none"]
+        assert len(figure.data[0].x) <= 600 and list(figure.data[4].y) == [0.7, 0.4]
         assert figure.to_json()
 
 

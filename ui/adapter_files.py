@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +37,18 @@ _EXPORTED = (adapters.CONFIG, adapters.WEIGHTS, adapters.CARD, "README.md")
 _AT_ONCE = 4
 _FORGOTTEN_SECONDS = 3600.0
 _TOKEN = re.compile(r"[0-9a-f]{32}")
+_UNPACK = Text("请解压后填文件夹路径导入。", "Unpack it and import the folder by its path.")
 
 
 def add(app: FastAPI, workspace: Workspace) -> None:
     """Add the routes: GET /export/adapter/ID.zip, PUT and DELETE /import/adapter/TOKEN."""
-    uploads = Uploads(workspace)
+    folder = workspace.library.folder
+
+    def bring(archive: Path, name: str) -> dict[str, object]:
+        choice = workspace.library.bring_zip(archive, name)
+        return {"id": choice.id, "name": choice.name}
+
+    uploads = Uploads(folder, "", bring, _UNPACK)
     zipping = anyio.CapacityLimiter(1)  # each takes as much disk as its adapter
 
     async def export(request: Request) -> Response:
@@ -77,23 +85,26 @@ def _zip(choice: AdapterChoice, folder: Path, target: Path) -> None:
 
 @dataclass
 class _Upload:
-    """An archive on its way in: receiving, being brought in, or done (`outcome`: its id and name, or why not)."""
+    """An archive on its way in: receiving, being brought in, or done (`outcome`: at least its id and name, or why not)."""
 
     path: Path
     seen: float
-    outcome: tuple[str, str] | UserError | None = None
+    outcome: Mapping[str, object] | UserError | None = None
     # Held over writing and bringing: whatever else is asked of this token waits, then finds what became of it.
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Uploads:
-    """The archives on their way in, each a hidden file in the library's folder under the token of its page.
+    """The archives on their way in, each a hidden file in `folder` under `prefix` and the token of its page.
 
-    Belongs to one event loop: only its thread calls `answer`.
+    `bring` takes the file and its name and brings in what it holds: {id, name, ...}. `otherwise`: what to do with a file
+    that is too large for this way. Belongs to one event loop: only its thread calls `answer`.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(
+        self, folder: Path, prefix: str, bring: Callable[[Path, str], Mapping[str, object]], otherwise: Text
+    ) -> None:
+        self._folder, self._prefix, self._bring, self._otherwise = folder, prefix, bring, otherwise
         self._uploads: dict[str, _Upload] = {}
 
     async def answer(self, request: Request) -> Response:
@@ -131,8 +142,8 @@ class Uploads:
             most = show_bytes(MAX_ZIP_BYTES)
             raise ModelError(
                 Text(
-                    zh=f"这个 zip 有 {show_bytes(size)}，最多 {most}。请解压后填文件夹路径导入。",
-                    en=f"This zip takes {show_bytes(size)}; the limit is {most}. Unpack it and import the folder by its path.",
+                    zh=f"这个 zip 有 {show_bytes(size)}，最多 {most}。{self._otherwise.zh}",
+                    en=f"This zip takes {show_bytes(size)}; the limit is {most}. {self._otherwise.en}",
                 )
             )
         now = time.monotonic()
@@ -145,7 +156,7 @@ class Uploads:
                 raise ModelError(
                     Text(zh="同时上传的太多，请等前面的传完。", en="Too many uploads at once; wait for one to end.")
                 )
-            self._uploads[token] = _Upload(self._workspace.library.folder / f".{token}.zip", now)
+            self._uploads[token] = _Upload(self._folder / f".{self._prefix}{token}.zip", now)
         self._uploads[token].seen = now
         return self._uploads[token]
 
@@ -161,8 +172,7 @@ class Uploads:
                     received = await run_in_threadpool(_append, upload.path, data, offset, size)
                     if received < size:
                         return {"received": received}
-                    choice = await run_in_threadpool(self._workspace.library.bring_zip, upload.path, name)
-                    upload.outcome = (choice.id, choice.name)
+                    upload.outcome = await run_in_threadpool(self._bring, upload.path, name)
                 except UserError as error:
                     upload.outcome = error
                 finally:
@@ -171,7 +181,7 @@ class Uploads:
                         upload.seen = time.monotonic()
             if isinstance(upload.outcome, UserError):
                 raise upload.outcome
-            return dict(zip(("id", "name"), upload.outcome, strict=True))
+            return dict(upload.outcome)
 
     async def _end(self, token: str, language: Language) -> dict[str, object]:
         """Forget an upload; one that is being brought in has its end awaited."""
@@ -179,12 +189,13 @@ class Uploads:
         if upload is None:
             return {"received": 0}
         async with upload.turn:
-            if not isinstance(upload.outcome, tuple):
+            if not isinstance(upload.outcome, Mapping):
                 await self._forget(token, upload)
                 return {"received": 0}
-            key, name = upload.outcome
+            found = upload.outcome
+        name = found["name"]
         late = Text(zh=f"取消得太晚：已经导入为“{name}”。", en=f"Too late: it has been imported as “{name}”.")
-        return {"error": late.of(language), "id": key, "name": name}
+        return {**found, "error": late.of(language)}
 
     async def _forget(self, token: str, upload: _Upload) -> None:
         """In its turn only."""

@@ -8,7 +8,7 @@ import gradio as gr
 
 from core.generate import Column, Sampling
 from core.served import ServedWorkspace
-from ui import keys, snippets, talk
+from ui import keys, meter, snippets, talk
 from ui.fix import FixBar, is_answer
 from ui.library import open_button
 from ui.page import Page
@@ -32,7 +32,7 @@ class ChatTab:
                     min_height=300, placeholder=t("chat.empty"), editable="all", **talk.CHATBOT,
                 )  # fmt: skip
                 self.fix = FixBar(page, [self.chat], key="chat")
-                self.meter = gr.HTML(talk.idle_meter(), elem_id="chat-meter", apply_default_css=False)
+                self.meter = meter.Meter(talk.idle_meter(), elem_id="chat-meter")
                 self.question = gr.Textbox(
                     show_label=False, label=t("chat.ask"), placeholder=t("chat.ask"), submit_btn=True, lines=1,
                     max_lines=8, container=False, elem_id="chat-ask", elem_classes="oc-ask",
@@ -85,6 +85,7 @@ class ChatTab:
             ),
             self.chat.retry(shown(self.on_retry), [self.chat, *self.settings], answers, **quiet),
             self.chat.edit(shown(self.on_edit), [self.chat, *self.settings], self.edited, **quiet),
+            self.meter.fix(shown(self.on_again), [self.chat, *self.settings], [*answers, *self.settings[1:]], **quiet),
         )
         for event in again:
             # Both: gradio runs no `then` after an error.
@@ -135,6 +136,18 @@ class ChatTab:
         """Answer the same message again."""
         yield from self._answer(request, talk.plain(history[: int(event.index) + 1]), *settings)
 
+    def on_again(
+        self, request: gr.Request, event: gr.EventData, history: list[Turn], pick: str, *settings: object
+    ) -> Iterator[Shown]:
+        """Ask the last question again, with what the button under a poor answer changes."""
+        system, temperature, length = meter.changed(self.page, event, *settings)  # type: ignore[arg-type]
+        before = talk.plain(history)
+        while before and before[-1]["role"] != "user":
+            before.pop()
+        yield {self.system: system, self.temperature: temperature, self.length: length}
+        if before:
+            yield from self._answer(request, before, pick, system, temperature, length)
+
     def on_edit(
         self, request: gr.Request, event: gr.EditData, history: list[Turn], *settings: object
     ) -> Iterator[Shown]:
@@ -162,7 +175,7 @@ class ChatTab:
             messages=talk.messages(system or "", [question]),
             temperature=float(temperature),
             max_tokens=int(length),
-            keyed=keys.access_here() == "key",
+            key=keys.variable(keys.access_here()),
         )
         return snippets.draw(self.page, example, keys.access_here())
 
@@ -178,7 +191,8 @@ class ChatTab:
             for (reply,) in self.page.workspace.answer([column], sampling, stop):
                 if stop.cleared:
                     break
-                yield {self.chat: talk.answered(history, reply), self.meter: talk.meter(self.page, reply)}
+                line = meter.draw(self.page, reply, sampling, bool(pick))
+                yield {self.chat: talk.answered(history, reply), self.meter: line}
             if stop.cleared:
                 yield self._empty()
         finally:

@@ -85,12 +85,15 @@ def changed(config: TrainConfig, base: TrainConfig) -> list[str]:
 
 def said(language: Language, name: str, value: Value) -> str:
     """A setting with its value, as one says it: "Optimizer Lion", "DoRA on"."""
-    fact, words = fact_of(name), _WORDS.get(name, {})
-    if _is_switch(fact):
-        word = t(language, "choice.on" if value == "true" else "choice.off")
-    else:
-        word = t(language, words[str(value)]) if str(value) in words else str(shown(name, value))
-    return f"{fact.label.of(language)} {word}"
+    return f"{fact_of(name).label.of(language)} {word(language, name, value)}"
+
+
+def word(language: Language, name: str, value: Value) -> str:
+    """A setting's value alone, as one says it."""
+    words = _WORDS.get(name, {})
+    if _is_switch(fact_of(name)):
+        return t(language, "choice.on" if value == "true" else "choice.off")
+    return t(language, words[str(value)]) if str(value) in words else str(shown(name, value))
 
 
 def build_form(language: Language, config: TrainConfig) -> Form:

@@ -14,10 +14,18 @@ from ui import fields
 from ui.page import Page
 from ui.pieces import MARKS, safe
 
-_SCRIPT = """
+FIXING = """
+element.addEventListener('click', event => {
+  const asked = event.target.closest('button')?.dataset.fix;
+  if (asked) trigger('fix', {settings: JSON.parse(asked)});
+});
+"""
+"""What a component needs to have the buttons of `draw` tell it: its event `fix`, with the `settings` to set."""
+_SCRIPT = (
+    FIXING
+    + """
 element.addEventListener('click', event => {
   const button = event.target.closest('button');
-  if (button?.dataset.fix) trigger('fix', {settings: JSON.parse(button.dataset.fix)});
   if (button?.dataset.row) trigger('row', {row: Number(button.dataset.row)});
   if (button?.dataset.look) {
     const {check} = button.closest('[data-check]').dataset;
@@ -34,6 +42,7 @@ new MutationObserver(() => {
   if (fold && fold.open !== open) fold.open = open;
 }).observe(element, {childList: true, subtree: true});
 """
+)
 _MOST_LINKS = 3
 _MAKES = ("languages", "paraphrases")  # kinds that the row makers mend, too
 _MOST_OPEN = 4  # warnings; further ones are folded, the fifth alone would not save a line

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from core import remedies
+from core.advice import Finding
 from core.proof_stats import place
 from core.proof_words import REFERENCES
 from core.run import Event, Run, counted
 from core.text import Language, Text
-from ui import runs, scatter
+from ui import findings, runs, scatter
 from ui.how import draw_how, peak
 from ui.page import Page
-from ui.pieces import checklist, safe, show_bytes
+from ui.pieces import safe, show_bytes
 from ui.plots import downsample, smooth
 from ui.probe_table import probe_table, stat_strip
 from ui.probings import said_of_probings
@@ -26,6 +28,7 @@ class Follow:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        self._judged: tuple[object, list[Finding]] | None = None
 
     def metrics(self, asked: Mapping[str, object]) -> dict[str, object]:
         """The loss curve's news for ui.loss_chart: points, evaluations and probe steps after event `cursor`."""
@@ -53,6 +56,7 @@ class Follow:
                 if e["type"] == "probed" and e.get("drift") is not None
             ],
             "ruler": _ruler(run, language),
+            "broken": int((run.ending or {}).get("broken_step") or 0),
             "state": run.status,
         }
 
@@ -60,7 +64,10 @@ class Follow:
         """The run's status, and how often it was resumed or its passes had to be made smaller."""
         run = self._run(run_id)
         told = ("smaller_split", "resumed")
-        return f"{run.status} {sum(event['type'] in told for event in run.events)}" if run else ""
+        if run is None:
+            return ""
+        kinds = "".join(finding.kind for finding in self._remedies(run))
+        return f"{run.status} {sum(event['type'] in told for event in run.events)} {kinds}"
 
     def progress(self, run_id: str) -> str:
         """The run's status and how far it is."""
@@ -92,7 +99,17 @@ class Follow:
             return f'<div class="oc-run-head"><b>{safe(self.page.t("run.nothing"))}</b></div>'
         head = f'<div class="oc-run-head"><b>{safe(run.title)}</b>{runs.status_tag(self.page, run)}</div>'
         notes = [*self._damaged(run), *self._smaller(run), *self._ending(run)]
-        return head + checklist(notes) if notes else head
+        return head + findings.draw(self.page, self._remedies(run), notes)
+
+    def _remedies(self, run: Run) -> list[Finding]:
+        """What to change, with a button each that sets it in the form."""
+        workspace = self.page.workspace
+        proof = workspace.proofs.of(run.id)
+        state = (run.id, run.status, len(run.events), None if proof is None else proof.created)
+        if self._judged is None or self._judged[0] != state:  # asked every second, and a judgement reads the run's rows
+            found = remedies.of_run(run, proof, lambda name: len(workspace.sources.rows(name)))
+            self._judged = (state, found)
+        return self._judged[1]
 
     def _damaged(self, run: Run) -> list[tuple[str, str]]:
         """Newer checkpoints that could not be read when the run went on."""
@@ -112,10 +129,9 @@ class Follow:
 
     def _ending(self, run: Run) -> list[tuple[str, str]]:
         """Why the run ended, where that is not plain."""
-        if run.status in ("failed", "finished"):
-            last, language = run.ending or {}, self.page.language
-            text = str(last.get(f"message_{language}") or last.get(f"reason_{language}") or "")
-            return [("bad" if run.status == "failed" else "ok", text)] if text else []
+        if run.status == "finished":
+            text = str((run.ending or {}).get(f"reason_{self.page.language}") or "")
+            return [("ok", text)] if text else []
         if run.status != "interrupted":
             return []
         lines = [self.page.t("run.interrupted.note", step=run.step)]
@@ -130,7 +146,10 @@ class Follow:
         if run is None or not run.events:
             return stat_strip(self.page.language)
         device = self.page.workspace.engine.device
-        numbers = {**_numbers(run), "memory_bytes": device.memory_total, "card": device.kind == "cuda"}
+        # A run of another machine: nothing is known of the memory there but what was used of it.
+        here = (run.first("started") or {}).get("device", device.name) == device.name
+        memory = device.memory_total if here else None
+        numbers = {**_numbers(run), "memory_bytes": memory, "card": device.kind == "cuda"}
         return stat_strip(self.page.language, **numbers)
 
     def draw_how(self, run_id: str) -> str:

@@ -10,6 +10,7 @@ from ui import findings, history, notify
 from ui.chat import ChatTab
 from ui.compare import CompareTab
 from ui.data import DataTab
+from ui.diagnostics import DiagnosticsDialog
 from ui.edits import Edits
 from ui.exporting import ExportDialog
 from ui.fix import Pending
@@ -18,14 +19,21 @@ from ui.library import Library
 from ui.makers import Makers
 from ui.page import Page
 from ui.proof_card import ProofCard
+from ui.publishing import PublishDialog
 from ui.row_report import place_of
+from ui.run_compare import RunCompare
+from ui.run_files import RunFile
+from ui.serving import ServingPanel
 from ui.top_bar import TopBar
 from ui.train import TrainTab
 
 
-def build(workspace: Workspace, language: Language, edits: Edits | None = None) -> gr.Blocks:
-    """The page in `language`. Pages over the same workspace share `edits`, which keeps them from overwriting."""
-    page = Page(workspace, language, edits or Edits(workspace))
+def build(workspace: Workspace, language: Language, edits: Edits | None = None, can_restart: bool = False) -> gr.Blocks:
+    """The page in `language`. Pages over the same workspace share `edits`, which keeps them from overwriting.
+
+    `can_restart`: whether the server starts anew when it is asked to.
+    """
+    page = Page(workspace, language, edits or Edits(workspace), can_restart)
     with gr.Blocks(
         title=page.t("app.title"), fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
     ) as demo:
@@ -43,11 +51,16 @@ def build(workspace: Workspace, language: Language, edits: Edits | None = None) 
         library.wire()
         ProofCard(page, dialog=True, elem_id="proof-dialog").wire()
         ExportDialog(page, elem_id="export-dialog").wire()
+        PublishDialog(page, elem_id="publish-dialog").wire()
+        ServingPanel(page, elem_id="serving").wire()
+        DiagnosticsDialog(page, elem_id="diagnostics")
         past = HistoryPanel(page, elem_id="history")
         data.wire(demo, train.form)
         history.wire(page, past, data)
+        RunCompare(page, elem_id="run-compare")
+        brought = RunFile(page, elem_id="run-file")
         Makers(page, elem_id="makers").wire(data)
-        train.wire(demo)
+        train.wire(demo, brought)
         train.visit(train_tab)
         compare.wire(demo)
         chat.wire(demo)

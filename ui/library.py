@@ -12,16 +12,18 @@ import gradio as gr
 
 from core.errors import UserError
 from core.library import base_folder
+from core.pull import AdapterId, adapter_id
 from core.workspace import AdapterChoice
 from ui import library_list, pieces
 from ui.page import Page
+from ui.pieces import show_size
 
 _STATIC = Path(__file__).parent / "static"
 OPEN = "() => { document.dispatchEvent(new Event('onecard-library')); return []; }"
 
 
 class LibraryPanel(gr.HTML):
-    """Value: {html, said, level} as JSON. Events: open, bring, brought, rename, annotate, remove, use; see `Library`."""
+    """Value: {html, said, level} as JSON. Events: open, bring, brought, rename, annotate, prompt, remove, use; see `Library`."""
 
     def __init__(self, page: Page, **rest: object) -> None:
         t = page.t
@@ -29,12 +31,14 @@ class LibraryPanel(gr.HTML):
             "uploading": t("library.uploading"), "checking": t("library.checking"), "failed": t("library.failed"),
             "importing": t("library.importing"), "missing": t("library.none.found"), "language": page.language,
             "rename": t("library.rename.ask"), "ok": t("library.rename"), "cancel": t("ask.cancel"),
+            "asking": t("pull.asking"),
         }  # fmt: skip
         super().__init__(
             value="",
             html_template=library_list.frame(page),
             js_on_load=pieces.with_labels(words, (_STATIC / "library.js").read_text("utf-8")),
             head=f"<style>{(_STATIC / 'library.css').read_text('utf-8')}</style>",
+            server_functions=_pulling_functions(page),
             apply_default_css=False,
             **rest,
         )
@@ -66,8 +70,10 @@ class Library:
             (panel.open, self.on_open),
             (panel.bring, self.on_bring),
             (panel.brought, self.on_brought),
+            (panel.pulled, self.on_pulled),
             (panel.rename, self.on_rename),
             (panel.annotate, self.on_annotate),
+            (panel.prompt, self.on_prompt),
             (panel.remove, self.on_remove),
         ):
             event(shown(handler), None, [panel], **quiet).failure(self.on_failed, None, [panel], **quiet)
@@ -77,12 +83,34 @@ class Library:
         return self._draw()
 
     def on_bring(self, event: gr.EventData) -> str:
-        """Import the folder whose path was entered."""
-        return self._done(lambda: self.page.workspace.library.bring_folder(str(event.folder)), "library.brought")
+        """Import the folder whose path was entered; or begin to fetch the adapter of a hub whose id was."""
+        wanted = adapter_id(str(event.folder))
+        if wanted is not None and wanted.hub is not None:
+            return self._pull(wanted)
+        return self._brought(lambda: self.page.workspace.library.bring_folder(str(event.folder)))
 
     def on_brought(self, event: gr.EventData) -> str:
         """A zip has arrived and is in the library."""
-        return self._done(lambda: self.page.workspace.library.get(str(event.id)), "library.brought")
+        return self._brought(lambda: self.page.workspace.library.get(str(event.id)))
+
+    def on_pulled(self) -> str:
+        """An adapter of a hub has come, or has not: say how it ended."""
+        ended = self.page.workspace.pulls.ended
+        if ended is None:
+            return self._draw()
+        if ended.found is not None:
+            found = ended.found
+            return self._brought(lambda: found)
+        if ended.problem is not None:
+            return self._draw(self.page.of(ended.problem), "bad")
+        return self._draw(self.page.t("pull.cancelled"))
+
+    def _pull(self, wanted: AdapterId) -> str:
+        try:
+            self.page.workspace.pulls.start(wanted)
+        except UserError as error:
+            return self._draw(error.of(self.page.language), "bad")
+        return self._draw(pulling=True)
 
     def on_rename(self, event: gr.EventData) -> str:
         """Another name, as it was entered."""
@@ -93,6 +121,11 @@ class Library:
         """A note was written."""
         annotate = self.page.workspace.library.annotate
         return self._done(lambda: annotate(str(event.id), str(event.note)), "library.noted")
+
+    def on_prompt(self, event: gr.EventData) -> str:
+        """The system prompt of an imported one's training was written."""
+        prompt = self.page.workspace.library.prompt
+        return self._done(lambda: prompt(str(event.id), str(event.system)), "library.prompted")
 
     def on_remove(self, event: gr.EventData) -> str:
         """Delete an imported adapter for good; the browser has asked."""
@@ -109,6 +142,15 @@ class Library:
         """A fault of ours; the toast has the details."""
         return self._draw(self.page.t("library.failed"), "bad")
 
+    def _brought(self, work: Callable[[], AdapterChoice]) -> str:
+        """Import it and say so; also where nothing tells the system prompt of its training."""
+        try:
+            found = work()
+        except UserError as error:
+            return self._draw(error.of(self.page.language), "bad")
+        told = found.system or found.tool == "OneCard"
+        return self._draw(self.page.t("library.brought" if told else "library.brought.bare", name=found.name), "ok")
+
     def _done(self, work: Callable[[], AdapterChoice], key: str) -> str:
         """Do it and say so, or say why not; in the dialog, for a toast would lie under it."""
         try:
@@ -116,8 +158,29 @@ class Library:
         except UserError as error:
             return self._draw(error.of(self.page.language), "bad")
 
-    def _draw(self, said: str = "", level: str = "") -> str:
+    def _draw(self, said: str = "", level: str = "", pulling: bool = False) -> str:
         workspace = self.page.workspace
         listed: Sequence[AdapterChoice] = workspace.library.all()
         html = library_list.draw(self.page, listed, base_folder(workspace.model))
-        return pieces.answer(html=html, said=said, level=level)
+        return pieces.answer(html=html, said=said, level=level, pulling=pulling)
+
+
+def _pulling_functions(page: Page) -> list[Callable[[object], dict[str, object]]]:
+    """What the browser asks for while an adapter is on its way from a hub: `pulling`, and `halt` to end it."""
+    pulls = page.workspace.pulls
+
+    def pulling(asked: object) -> dict[str, object]:
+        now = pulls.now
+        if now is None:
+            return {"active": pulls.active, "words": page.t("pull.asking"), "share": 0}
+        words: dict[str, object] = {"name": now.name, "done": show_size(now.done), "total": show_size(now.total)}
+        key = "pull.fetched"
+        if now.bytes_per_second is not None:
+            key, words["rate"] = "pull.fetching", show_size(now.bytes_per_second)
+        return {"active": True, "words": page.t(key, **words), "share": now.share}
+
+    def halt(asked: object) -> dict[str, object]:
+        pulls.stop()
+        return {}
+
+    return [pulling, halt]

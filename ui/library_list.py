@@ -11,7 +11,7 @@ from urllib.parse import quote
 from core.workspace import AdapterChoice
 from ui import proof_draw
 from ui.page import Page
-from ui.pieces import icon, note, safe, show_bytes, tag
+from ui.pieces import icon, note, safe, show_size, tag
 
 _FRAME = """
 <dialog class="oc-library" aria-labelledby="oc-library-title">
@@ -67,7 +67,7 @@ def _item(page: Page, choice: AdapterChoice, base: Path | None) -> str:
     return (
         f'<li data-id="{safe(choice.id)}" data-words="{safe(words)}" class="{choice.source}"><details><summary>'
         f"<span><b>{safe(title)}</b><small>{safe(_brief(choice))}</small></span><span>{''.join(tags)}</span></summary>"
-        f"{_facts(page, choice, page.of(problem) if problem else '')}{_note(page, choice)}"
+        f"{_facts(page, choice, page.of(problem) if problem else '')}{_prompt(page, choice)}{_note(page, choice)}"
         f'<div class="oc-lib-acts">{_actions(page, choice, title, problem is None, proof is not None)}</div></details></li>'
     )
 
@@ -77,7 +77,7 @@ def _brief(choice: AdapterChoice) -> str:
     if choice.body is not None:
         parts.append(f"{choice.body.kind} r{choice.body.rank}")
     if choice.file_bytes:
-        parts.append(_bytes(choice.file_bytes))
+        parts.append(show_size(choice.file_bytes))
     if choice.note:
         parts.append(choice.note.split("\n")[0][:60])
     return " · ".join(part for part in parts if part)
@@ -91,14 +91,30 @@ def _facts(page: Page, choice: AdapterChoice, problem: str) -> str:
         facts += [
             (t("library.kind"), t("library.kind.value", kind=body.kind, rank=body.rank, alpha=alpha)),
             (t("library.layers"), t("library.layers.value", names=" ".join(body.targets), count=len(body.layers))),
-            (t("library.size"), t("library.size.value", size=_bytes(choice.file_bytes), count=f"{body.parameters:,}")),
+            (
+                t("library.size"),
+                t("library.size.value", size=show_size(choice.file_bytes), count=f"{body.parameters:,}"),
+            ),
         ]
-    facts.append((t("library.system"), choice.system))
+    facts.append((t("library.system"), "" if choice.source == "imported" else choice.system))
     origin = " · ".join(part for part in (choice.tool, choice.origin) if part) if choice.run is None else choice.run.id
     facts.append((t("library.origin"), origin if origin != choice.name else ""))
     facts.append((t("library.created"), time.strftime("%Y-%m-%d %H:%M", time.localtime(choice.created))))
     lines = (f"<dt>{safe(name)}</dt><dd>{safe(value)}</dd>" for name, value in facts if value)
     return f"<dl>{''.join(lines)}</dl>"
+
+
+def _prompt(page: Page, choice: AdapterChoice) -> str:
+    """Of an imported one it can be written here: some tools keep it to themselves."""
+    if choice.source != "imported":
+        return ""
+    t = page.t
+    key = "library.system.factory" if choice.tool == "LLaMA-Factory" else "library.system.unknown"
+    hint = "" if choice.system else f"<small>{safe(t(key))}</small>"
+    return (
+        f'<label class="oc-lib-system">{safe(t("library.system"))}<textarea data-act="prompt" rows="1" maxlength="20000" '
+        f'placeholder="{safe(t("library.system.write"))}">{safe(choice.system)}</textarea>{hint}</label>'
+    )
 
 
 def _note(page: Page, choice: AdapterChoice) -> str:
@@ -142,8 +158,3 @@ def _actions(page: Page, choice: AdapterChoice, title: str, usable: bool, proved
 
 def _base_name(base: str) -> str:
     return base.rstrip("/").rpartition("/")[2]
-
-
-def _bytes(count: int) -> str:
-    """A size that may be far below a megabyte."""
-    return show_bytes(count) if count >= 1_000_000 else f"{max(1, round(count / 1000))} kB"

@@ -177,7 +177,6 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "list.comma": ("、", ", "),
     "runs.title": ("训练记录", "Runs"),
     "runs.none": ("还没有训练过", "No runs yet"),
-    "runs.download": ("下载“{title}”的适配器", "Download the adapter of “{title}”"),
     "runs.delete": ("删除“{title}”", "Delete “{title}”"),
     "runs.delete.ask": (
         "删除“{title}”？它的适配器和检查点会一起删除，不能恢复。",
@@ -345,8 +344,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "library.note": ("训练得到的和导入的，都可以直接对话", "What runs made and what was imported, ready to talk to"),
     "library.close": ("关闭", "Close"),
     "library.zip": ("导入 zip", "Import a zip"),
-    "library.folder": ("或这台机器上的文件夹路径", "or the path of a folder on this machine"),
-    "library.bring": ("导入文件夹", "Import the folder"),
+    "library.folder": (
+        "或文件夹路径，或 hf::组织/名称、ms::组织/名称",
+        "or a folder's path, or hf::owner/name, ms::owner/name",
+    ),
+    "library.bring": ("导入", "Import"),
     "library.hint": (
         "PEFT 适配器文件夹，也可以是 ms-swift 或 LLaMA-Factory 的检查点；只收 safetensors。",
         "A PEFT adapter folder, or a checkpoint of ms-swift or LLaMA-Factory; safetensors only.",
@@ -410,6 +412,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "code.key": (
         "{name} 代表启动程序时设置的密钥之一，请在运行代码的地方也设置它。",
         "{name} stands for one of the keys the program was started with; set it where the code runs, too.",
+    ),
+    "code.token": (
+        "{name} 代表启动时打印的链接里 ?token= 后面的令牌，每次启动都会换；想固定下来，请设置 {name} 再启动，运行代码的地方也要设置。",
+        "{name} stands for what follows ?token= in the link printed at start, new at each start; to keep one, set {name} "
+        "before starting, and where the code runs, too.",
     ),
     "code.off": (
         "页面设了密码，而 API 还没有密钥，所以程序不能调用。设置环境变量 {name} 后重新启动即可。",

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import gradio as gr
 
-from core.errors import UserError
+from core.errors import DatasetError, UserError
+from core.log import SHOWN
 from core.text import Language
 from ui.locale import t
 
@@ -51,12 +52,19 @@ def _as_toast(language: Language, where: str) -> Iterator[None]:
     except gr.Error:
         raise
     except UserError as error:
+        _note(error, where)
         raise gr.Error(html.escape(error.of(language)), duration=12, print_exception=False) from error
     except Exception as error:
         log.exception("%s failed", where)
         raise gr.Error(
             t(language, "error.ours", where=_log_place(language)), duration=15, print_exception=False
         ) from error
+
+
+def _note(error: UserError, where: str) -> None:
+    """Keep what was shown for Diagnostics. What is wrong with a row may quote it: only which row it was."""
+    what = f"row {error.row}" if isinstance(error, DatasetError) else str(error)
+    logging.getLogger(SHOWN).warning("%s: %s: %s", where, type(error).__name__, what)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ class Page:
     workspace: Workspace
     language: Language
     edits: Edits
+    can_restart: bool = False
 
     def t(self, key: str, **values: object) -> str:
         """The string `key` of the table in this page's language."""

@@ -18,6 +18,7 @@ _ICONS = {
     "compare": "M5.5 3v10M10.5 3v10M2.5 6l3-3 3 3M7.5 10l3 3 3-3",
     "tune": "M3 5h6M12 5h1M3 11h1M7 11h6M10.5 3.5v3M5.5 9.5v3",
     "close": "M4 4l8 8M12 4l-8 8",
+    "pulse": "M2 8.5h2.6l1.6-4.5 3 8 1.7-3.5H14",
     "theme": "M8 2.5a5.5 5.5 0 1 0 0 11zM8 2.5a5.5 5.5 0 0 1 0 11",
 }
 
@@ -72,6 +73,11 @@ def show_bytes(count: float | None) -> str:
     if count is None:
         return "–"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def show_size(count: float) -> str:
+    """A size that may be far below a megabyte."""
+    return show_bytes(count) if count >= 1e6 else f"{max(1, round(count / 1000))} kB"
 
 
 def show_seconds(seconds: float) -> str:

@@ -109,7 +109,7 @@ def light_tag(page: Page, light: Light) -> str:
     return tag(f"{page.t('proof.title')} {_SIGNS[light][0]}", kind)
 
 
-def _light(page: Page, light: Light) -> str:
+def light_sign(page: Page, light: Light) -> str:
     """The light's sign, with its word for who hears the page."""
     word = safe(page.of(LIGHTS[light]))
     return (
@@ -174,7 +174,7 @@ def _tile(page: Page, test: Test) -> str:
         facts += f'<span title="{title}">{safe(page.t(_SHORT[key]))} <b>{_number(test.numbers[key])}</b></span>'
     return (
         f'<button type="button" class="pf-tile {test.light}" data-test="{safe(test.id)}" aria-expanded="false">'
-        f'<span class="pf-name">{_light(page, test.light)}{safe(page.of(test.name))}</span>'
+        f'<span class="pf-name">{light_sign(page, test.light)}{safe(page.of(test.name))}</span>'
         f'<span class="pf-count"><b>{test.hits}</b> {safe(page.t("proof.of", n=test.n))}</span>{_bar(test)}'
         f'<span class="pf-fact">{facts}</span><span class="pf-said">{safe(page.of(test.sentence))}</span></button>'
     )

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -21,21 +21,23 @@ from urllib.parse import quote, urlsplit
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
-from core import formats
+from core import __version__, formats
 from core.errors import UserError
 from core.served import ServedWorkspace
 from core.text import LANGUAGES, Language, Text
 from core.workspace import Workspace
 from ui import address, keys, prepare_environment
+from ui.access import Entrance
 from ui.endpoint import Endpoint, broken
-from ui.guard import Guard
+from ui.guard import KNOWN, Guard
+from ui.reader import choose_language
+from ui.restart import Restart
 from ui.running import run
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 PASSWORD = keys.PASSWORD
-COOKIE = "onecard_language"
 MAX_UPLOAD = "30mb"
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -48,19 +50,26 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 7860, open_
     """
     prepare_environment()
     password, api_keys = _password(host), keys.from_environment()
-    endpoint = Endpoint(ServedWorkspace(workspace))
+    token = keys.token_here(password)
+    entrance = Entrance(password, token, api_keys)
+    endpoint, restart = Endpoint(ServedWorkspace(workspace)), Restart()
     with address.listen(host, port) as listener:
-        app = create_app(workspace, address.host_names(host), password, api_keys, endpoint)
+        app = create_app(workspace, address.host_names(host), endpoint=endpoint, entrance=entrance, restart=restart)
+        # What draws programs' keys on the page reads it here, and a restart of this process keeps its open pages.
+        os.environ[keys.TOKEN] = token
         here, elsewhere = address.addresses(host, listener.getsockname()[1])
-        print("\n         ".join((f"OneCard: {here}  (Ctrl+C to stop)", *elsewhere)), file=sys.stderr)
+        print(_greeting(here, elsewhere, entrance), file=sys.stderr)
         if open_browser:
-            threading.Thread(target=_open_when_ready, args=(here,), daemon=True).start()
+            # Other users of the machine see what a browser is started with: the link in there opens once.
+            page = here if entrance.is_open else f"{here}/?token={entrance.ticket()}"
+            threading.Thread(target=_open_when_ready, args=(page,), daemon=True).start()
         try:
             run(app, listener, endpoint)
         finally:
             if workspace.active is not None:
                 print("OneCard: saving the run in progress ...", file=sys.stderr)
             workspace.close()
+    restart.carry_out()
 
 
 def create_app(
@@ -69,22 +78,30 @@ def create_app(
     password: str = "",
     api_keys: Collection[str] = (),
     endpoint: Endpoint | None = None,
+    token: str = "",
+    entrance: Entrance | None = None,
+    restart: Restart | None = None,
 ) -> FastAPI:
     """Every route. `hosts` are the host names that are answered.
 
-    With a `password` every request must bring it; those to the API bring one of `api_keys` instead.
+    With a `password` or a `token` every request must bring it, or the cookie that it becomes; those to the API bring one of
+    `api_keys` instead, or the token where there are none. An `entrance` takes the place of the three. `restart`: how the
+    page may start the program anew; None where it cannot.
     """
     prepare_environment()
     from fastapi import FastAPI
 
+    from ui import diagnostics
+
     app = FastAPI(title="OneCard", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, hosts=hosts, password=password, api_keys=api_keys)
+    app.add_middleware(Guard, hosts=hosts, entrance=entrance or Entrance(password, token, api_keys))
     app.add_exception_handler(Exception, broken)
     # Before the mounts: a route added after them is never reached.
     app.router.routes.extend((endpoint or Endpoint(ServedWorkspace(workspace))).routes())
     _add_basics(app, workspace)
     _add_downloads(app, workspace)
-    _mount_pages(app, workspace)
+    diagnostics.add(app, workspace, restart)
+    _mount_pages(app, workspace, restart is not None)
     return app
 
 
@@ -92,7 +109,9 @@ def _add_basics(app: FastAPI, workspace: Workspace) -> None:
     files = {path.name: path for path in sorted(_STATIC.iterdir()) if path.suffix in _TYPES}
     files["plotly.min.js"] = Path(find_spec("plotly").origin).parent / "package_data" / "plotly.min.js"
 
-    def healthz(_request: Request) -> Response:
+    def healthz(request: Request) -> Response:
+        if not request.scope.get(KNOWN):
+            return JSONResponse({"status": "ok", "version": __version__})
         state = workspace.status()
         run = {"id": state.run_id, "step": state.step, "steps": state.steps} if state.run_id else None
         facts = {
@@ -121,14 +140,6 @@ def _add_basics(app: FastAPI, workspace: Workspace) -> None:
     app.add_route("/", index)
 
 
-def choose_language(request: Request) -> Language:
-    """The language of the cookie, else the first of Accept-Language that there is, else Chinese."""
-    wanted = [request.cookies.get(COOKIE, "")]
-    for part in request.headers.get("accept-language", "").split(","):
-        wanted.append(part.partition(";")[0].strip().lower().partition("-")[0])
-    return next((known for word in wanted for known in LANGUAGES if word == known), "zh")
-
-
 def _add_downloads(app: FastAPI, workspace: Workspace) -> None:
     # Only names that the workspace lists; no path is ever made of what was asked for.
     def dataset(request: Request) -> Response:
@@ -140,16 +151,17 @@ def _add_downloads(app: FastAPI, workspace: Workspace) -> None:
         return Response(content, headers=_attachment(file), media_type="application/octet-stream")
 
     app.add_route("/export/dataset/{name}.{kind}", dataset)
-    from ui import adapter_files
+    from ui import adapter_files, run_files
 
     adapter_files.add(app, workspace)
+    run_files.add(app, workspace)
 
 
 def _attachment(file: str) -> dict[str, str]:
     return {"content-disposition": f"attachment; filename*=UTF-8''{quote(file)}"}
 
 
-def _mount_pages(app: FastAPI, workspace: Workspace) -> None:
+def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
     import gradio as gr
 
     from ui import import_files
@@ -163,7 +175,7 @@ def _mount_pages(app: FastAPI, workspace: Workspace) -> None:
     css = "\n".join((_STATIC / name).read_text("utf-8") for name in sheets)
     for language in LANGUAGES:
         gr.mount_gradio_app(
-            app, build(workspace, language, edits), path=f"/{language}", theme=theme(), css=css, head=_head(language),
+            app, build(workspace, language, edits, can_restart), path=f"/{language}", theme=theme(), css=css, head=_head(language),
             footer_links=[], run_history=False, show_error=False, max_file_size=MAX_UPLOAD, allowed_paths=[],
             enable_monitoring=False, mcp_server=False, pwa=False, ssr_mode=False,
         )  # fmt: skip
@@ -171,7 +183,7 @@ def _mount_pages(app: FastAPI, workspace: Workspace) -> None:
 
 def _head(language: Language) -> str:
     # Inline, not a file: the theme must be chosen before the first paint.
-    script = (_STATIC / "onecard.js").read_text("utf-8")
+    script = "\n".join((_STATIC / name).read_text("utf-8") for name in ("onecard.js", "access.js"))
     return (
         '<link rel="icon" href="/favicon.ico" type="image/svg+xml"><meta name="color-scheme" content="light dark">'
         f'<script>document.documentElement.lang = "{"zh-CN" if language == "zh" else "en"}";\n{script}</script>'
@@ -179,6 +191,17 @@ def _head(language: Language) -> str:
 
 
 # Starting
+
+
+def _greeting(here: str, elsewhere: Sequence[str], entrance: Entrance) -> str:
+    """Where the page is, and what opens it."""
+    lines = [f"OneCard: {here}  (Ctrl+C to stop)", *elsewhere]
+    if keys.is_drawn(entrance.token):
+        # Not one that a person has set: that is a secret of theirs, and this may be a log.
+        lines[0] = f"OneCard: {here}/?token={entrance.token}  (Ctrl+C to stop)"
+    elif entrance.token:
+        lines.append(f"The page asks for the token set in ${keys.TOKEN}.")
+    return "\n         ".join(lines)
 
 
 def _password(host: str) -> str:

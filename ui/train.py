@@ -23,6 +23,7 @@ from ui.page import Page
 from ui.pieces import checklist, heading, safe, show_bytes, show_seconds, tag
 from ui.proof_card import ProofCard
 from ui.row_report import RowCard, train_further
+from ui.run_files import RunFile
 
 _FITS = {
     "fits": ("preview.fits", "ok"),
@@ -78,7 +79,7 @@ class TrainTab:
         def metrics(asked: dict[str, object]) -> dict[str, object]:
             return follow.metrics(asked)
 
-        self.head = Live(mark=follow.state, draw=follow.draw_head, elem_id="run-head")
+        self.head = Live(mark=follow.state, draw=follow.draw_head, script=findings.FIXING, elem_id="run-head")
         self.resume = gr.Button(t("train.resume.anew"), visible=False, size="sm", elem_id="resume")
         self.strip = Live(mark=follow.progress, draw=follow.draw_strip, elem_id="run-strip")
         self.how = Live(mark=follow.plan, draw=follow.draw_how, elem_id="run-how")
@@ -119,7 +120,7 @@ class TrainTab:
         """The fields of the form whose choices come and go with runs and tables."""
         return [self.form.components[name] for name in fields.OFFERED]
 
-    def wire(self, demo: gr.Blocks) -> None:
+    def wire(self, demo: gr.Blocks, brought: RunFile) -> None:
         """Connect the tab to itself; the frame calls `on_changed` when the server's state changes."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
         look = {"fn": shown(self.on_preview), "inputs": [self.dataset, *self.settings], "outputs": [self.preview],
@@ -137,7 +138,8 @@ class TrainTab:
         self.arrived = self.get.wire(demo, self.on_model, chosen)
         self.commands.wire(self)
         gr.on([field.change for field in (self.dataset, self.model, *self.form.all)], **look)
-        self.preview.fix(shown(self.on_fix), None, self.form.all, **quiet)
+        for mended in (self.preview.fix, self.head.fix):
+            mended(shown(self.on_fix), None, self.form.all, **quiet)
         source = self.form.components["adapters"]
         source.input(shown(self.on_source), [source], self.form.all, **quiet)
         press = shown(self.on_press)
@@ -150,6 +152,7 @@ class TrainTab:
         self.rows.more(shown(self.on_further), None, **progress)
         self.runs.open(shown(self.on_open), None, **progress)
         self.runs.remove(shown(self.on_remove), [self.selected], **progress)
+        brought.brought(shown(self.on_brought), None, **progress)
 
     def visit(self, tab: gr.Tab) -> None:
         """Look at the tables again whenever the tab is opened: they may have changed on the first one."""
@@ -320,6 +323,12 @@ class TrainTab:
     def on_open(self, event: gr.EventData) -> Shown:
         """Show a run of the list."""
         return self._show(self.page.workspace.run(str(event.id)).id)
+
+    def on_brought(self, event: gr.EventData) -> Shown:
+        """A run came in as a file: say whether it is new here, and show it."""
+        run = self.page.workspace.run(str(event.id))
+        notify.say(self.page.t("runs.brought" if event.new is True else "runs.there", title=run.title))
+        return self._show(run.id)
 
     def on_choose(self, event: gr.EventData) -> Shown:
         """Make the adapter of another step the shown run's."""

@@ -60,7 +60,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "history.earlier": ("上一页", "Previous page"),
     "history.later": ("下一页", "Next page"),
     "history.failed": ("没有读到，请检查程序是否还在运行。", "Not read. Is the program still running?"),
-    "history.compare": ("对比“{title}”的数据", "Compare the data of “{title}”"),
     "history.run": ("“{title}”的数据", "Data of “{title}”"),
     "history.run.note": ("训练时冻结的每一行", "every row as it was frozen for the run"),
     "history.used": ("{name} 第 {number} 版", "{name}, version {number}"),

@@ -122,8 +122,9 @@ def test_the_data_of_two_runs_is_compared_from_the_list_of_runs(page: Page, app:
         run.append("started", steps=1)
         run.append("finished", step=1)
     page.goto(f"{app.url}/en/#train")
-    page.wait_for_selector("#runs button[data-run=r2][data-past]")
-    page.click("#runs button[data-run=r2][data-past]")
+    page.wait_for_selector("#runs button[data-run=r2][data-tell=compare]")
+    page.click("#runs button[data-run=r2][data-tell=compare]")
+    page.click(".rc[open] [data-rows=r2]")
     page.wait_for_selector(".hi[open] .hi-list")
     found = body(page, "From “run 1” to “run 2”", "Rows changed: 1", "Rows that differ only in the names: 1")
     assert "runs, version" in found and "是 23。" in found and "我是小禾明。" in found

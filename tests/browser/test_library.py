@@ -93,7 +93,7 @@ def test_a_zip_is_imported_talked_to_renamed_and_deleted(page: Page, app: App, a
     page.set_input_files("#library input[type=file]", spoiled)
     wait_text(page, "#library [data-is=said]", "没有导入 坏的：无法解压")
     page.set_input_files("#library input[type=file]", archive)
-    wait_text(page, "#library [data-is=said]", "已导入“客服”")
+    wait_text(page, "#library [data-is=said]", "已导入“客服”。来源里没有写训练时的系统提示词")
     page.click("#library li[data-id=客服] summary")
     facts = wait_text(page, "#library li[data-id=客服] dl", "LoRA，秩 4")
     assert "q_proj v_proj" in facts
@@ -109,7 +109,12 @@ def test_a_zip_is_imported_talked_to_renamed_and_deleted(page: Page, app: App, a
     open_library(page, "compare")
     wait_text(page, "#library li[data-id=客服]", "已挂载")
     page.click("#library li[data-id=客服] summary")
-    page.fill("#library li[data-id=客服] textarea", "售后用")
+    # Nothing told the system prompt of its training: it is written in.
+    page.fill("#library li[data-id=客服] [data-act=prompt]", "你是客服。")
+    page.keyboard.press("Tab")
+    wait_text(page, "#library [data-is=said]", "系统提示词已保存")
+    assert app.workspace.library.get("客服").system == "你是客服。"
+    page.fill("#library li[data-id=客服] [data-act=annotate]", "售后用")
     page.keyboard.press("Tab")
     wait_text(page, "#library [data-is=said]", "备注已保存")
     page.click("#library li[data-id=客服] [data-act=rename]")

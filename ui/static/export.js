@@ -94,6 +94,9 @@ const acts = {
   start: button => { told = ''; button.disabled = true; trigger('start', {id: chosen, form: values()}); },
   cancel: button => { button.disabled = true; part('what').textContent = text.cancelling; trigger('cancel', {id: chosen}); },
   again: button => { told = ''; trigger('again', {id: chosen, name: button.closest('[data-name]').dataset.name}); },
+  publish: button => document.dispatchEvent(new CustomEvent('onecard-publish', {
+    detail: {name: button.closest('[data-name]').dataset.name},
+  })),
   remove: async button => {
     const name = button.closest('[data-name]').dataset.name;
     if (await onecard.confirm(JSON.parse(button.dataset.ask)) !== null) trigger('remove', {id: chosen, name});

@@ -1,11 +1,10 @@
 // The adapter library's dialog: opens, searches, uploads a zip piece by piece, and tells the server what was pressed.
 // `text` holds the words. The list is the server's html; what was unfolded or being written stays over a new one.
 
-const PIECE = 8_000_000;
 const box = element.querySelector('dialog');
 const part = name => box.querySelector(`[data-is=${name}]`);
 const itemOf = node => node.closest('li[data-id]');
-let sending = null, tab = 'compare', fresh = false;
+let sending = null, pulling = false, tab = 'compare', fresh = false;
 
 const say = (words, level) => {
   const line = part('said');
@@ -28,7 +27,7 @@ const filter = () => {
 
 const show = () => {
   if (!props.value) return;
-  const {html, said, level} = JSON.parse(props.value);
+  const {html, said, level, pulling: began} = JSON.parse(props.value);
   const list = part('list');
   const unfolded = fresh ? [] : [...list.querySelectorAll('details[open]')].map(one => itemOf(one).dataset.id);
   fresh = false;
@@ -37,11 +36,12 @@ const show = () => {
     if (unfolded.includes(item.dataset.id)) item.querySelector('details').open = true;
   }
   box.querySelectorAll('[data-act=bring], [data-is=folder]').forEach(one => { one.disabled = false; });
-  if (level === 'ok' && part('folder').dataset.sent) part('folder').value = '';
+  if ((level === 'ok' || began) && part('folder').dataset.sent) part('folder').value = '';
   delete part('folder').dataset.sent;
   say(said, level);
   grow();
   filter();
+  if (began) follow();
 };
 
 const grow = () => box.querySelectorAll('textarea').forEach(area => {
@@ -61,46 +61,42 @@ const progress = (words, share) => {
   bar.firstElementChild.style.width = `${share * 100}%`;
 };
 
-const token = () => [...crypto.getRandomValues(new Uint8Array(16))].map(n => n.toString(16).padStart(2, '0')).join('');
-
 async function send(file) {
-  const own = sending = {address: `/import/adapter/${token()}?language=${text.language}`, stop: new AbortController()};
+  const own = sending = new AbortController();
   const megabytes = bytes => (bytes / 1e6).toFixed(1);
   say('');
-  try {
-    let at = 0, tries = 0;
-    for (;;) {
-      const end = Math.min(file.size, at + PIECE);
-      const last = end === file.size;
-      progress(last && at ? text.checking : `${text.uploading} ${megabytes(at)} / ${megabytes(file.size)} MB`, at / (file.size || 1));
-      const headers = {'x-name': encodeURIComponent(file.name), 'x-offset': at, 'x-size': file.size};
-      let answer = null;
-      try {
-        const response = await fetch(own.address, {method: 'PUT', headers, body: file.slice(at, end), signal: own.stop.signal});
-        answer = await response.json();
-      } catch (error) {
-        if (own.stop.signal.aborted || ++tries > 3) throw error;
-        await new Promise(done => setTimeout(done, 1000 * tries));
-        continue;
-      }
-      if (answer.error) { say(answer.error, 'bad'); break; }
-      if (answer.id) { trigger('brought', {id: answer.id}); break; }
-      at = answer.received;
-      tries = 0;
-    }
-  } catch (error) {
-    if (!own.stop.signal.aborted) say(text.failed, 'bad');
-    const late = await fetch(own.address, {method: 'DELETE'}).then(answer => answer.json()).catch(() => ({}));
-    if (late.id) trigger('brought', {id: late.id});
-  }
+  const answer = await onecard.upload(`/import/adapter/${onecard.token()}?language=${text.language}`, file, own, (at, last) =>
+    progress(last && at ? text.checking : `${text.uploading} ${megabytes(at)} / ${megabytes(file.size)} MB`, at / (file.size || 1)));
+  if (answer.failed) say(text.failed, 'bad');
+  if (answer.error && !answer.id) say(answer.error, 'bad');
+  if (answer.id) trigger('brought', {id: answer.id});
   if (sending === own) { sending = null; progress(null); }
+}
+
+// ---- an adapter on its way from a hub
+
+async function follow() {
+  if (pulling || sending) return;
+  pulling = true;
+  progress(text.asking, 0);
+  try {
+    for (;;) {
+      const state = await server.pulling({});
+      if (!state.active) break;
+      progress(state.words, state.share);
+      await new Promise(done => setTimeout(done, 500));
+    }
+    if (element.isConnected) trigger('pulled');
+  } catch (error) { say(text.failed, 'bad'); }
+  pulling = false;
+  progress(null);
 }
 
 // ---- what is pressed
 
 const acts = {
   close: () => box.close(),
-  cancel: () => sending?.stop.abort(),
+  cancel: () => sending?.abort(),
   bring: () => {
     const field = part('folder');
     if (!field.value.trim()) return field.focus();
@@ -134,9 +130,10 @@ box.addEventListener('click', event => {
 });
 box.addEventListener('change', event => {
   const field = event.target;
+  if (field.dataset.act === 'prompt') trigger('prompt', {id: itemOf(field).dataset.id, system: field.value});
   if (field.dataset.act === 'annotate') trigger('annotate', {id: itemOf(field).dataset.id, note: field.value});
   if (field.dataset.is === 'file' && field.files[0]) {
-    if (!sending) send(field.files[0]);
+    if (!sending && !pulling) send(field.files[0]);
     field.value = '';
   }
 });
@@ -157,6 +154,7 @@ document.addEventListener('onecard-library', () => {
   fresh = true;
   trigger('open');
   if (!box.open) box.showModal();
+  if (!pulling) server.pulling({}).then(state => { if (state.active) follow(); }).catch(() => {});
 });
 // A proof may have been made meanwhile.
 document.addEventListener('onecard-proved', () => { if (element.isConnected && box.open) trigger('open'); });

@@ -36,7 +36,7 @@ window.onecard = (() => {
   const switchLanguage = event => {
     const link = event.currentTarget;
     document.cookie = `onecard_language=${link.dataset.language};path=/;max-age=31536000;samesite=lax`;
-    link.href = `/${link.dataset.language}/${location.hash}`;
+    link.href = `/${link.dataset.language}/${location.search}${location.hash}`;
   };
 
   // ---- tabs: the open one is in the address, so reload and language keep it
@@ -46,7 +46,8 @@ window.onecard = (() => {
   const noteTab = event => {
     const button = event.target.closest?.('button[role=tab]');
     const name = button?.id.match(/^tab-(\w+)-button$/)?.[1];
-    if (name) history.replaceState(null, '', `#${name}`);
+    // Whole, since the page has a base address, without what is asked for after the question mark.
+    if (name) history.replaceState(null, '', `${location.pathname}${location.search}#${name}`);
   };
   // Gradio draws the tabs before they listen, and then opens its own first choice: ask until it holds.
   const openNotedTab = () => {
@@ -88,6 +89,38 @@ window.onecard = (() => {
   });
   const confirm = asked => dialog(asked, null);
   const prompt = (asked, value) => dialog(asked, value ?? '');
+
+  // ---- a file on its way to the server, piece by piece; a piece that was lost is sent again
+
+  // Resolves to the server's last answer: {id, ...} once it is in, {error}; {failed} where it cannot be reached, {} where
+  // `stop` (an AbortController) ended it. `told` is called with (bytes sent, whether the last piece is on its way).
+  const PIECE = 8_000_000;
+  const upload = async (address, file, stop, told) => {
+    try {
+      let at = 0, tries = 0;
+      for (;;) {
+        const end = Math.min(file.size, at + PIECE);
+        told(at, end === file.size);
+        const headers = { 'x-name': encodeURIComponent(file.name), 'x-offset': at, 'x-size': file.size };
+        let answer = null;
+        try {
+          const response = await fetch(address, { method: 'PUT', headers, body: file.slice(at, end), signal: stop.signal });
+          answer = await response.json();
+        } catch (error) {
+          if (stop.signal.aborted || ++tries > 3) throw error;
+          await new Promise(done => setTimeout(done, 1000 * tries));
+          continue;
+        }
+        if (answer.error || answer.id) return answer;
+        at = answer.received;
+        tries = 0;
+      }
+    } catch {
+      const late = await fetch(address, { method: 'DELETE' }).then(answer => answer.json()).catch(() => ({}));
+      return { ...(late.id ? late : {}), failed: !stop.signal.aborted };
+    }
+  };
+  const token = () => [...crypto.getRandomValues(new Uint8Array(16))].map(n => n.toString(16).padStart(2, '0')).join('');
 
   // ---- buttons
 
@@ -143,5 +176,5 @@ window.onecard = (() => {
   document.addEventListener('keydown', shortcuts);
   if (document.body) start(); else document.addEventListener('DOMContentLoaded', start);
 
-  return { confirm, prompt, openTab, switchTheme, switchLanguage, unfold };
+  return { confirm, prompt, openTab, switchTheme, switchLanguage, unfold, upload, token };
 })();
