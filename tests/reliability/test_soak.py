@@ -20,6 +20,7 @@ import pytest
 
 from core.config import TrainConfig, build
 from core.dataset import Message, Row
+from core.errors import ModelError
 from core.generate import Column, Sampling
 from core.models import POCKET
 from core.presets import load_presets
@@ -82,8 +83,13 @@ def _chats(workspace: Workspace) -> Callable[[], None]:
     def deed() -> None:
         names = [None, *(choice.id for choice in workspace.adapters()[:2])]
         columns = [Column((Message("user", "你是谁？"),), name) for name in names]
-        for _ in workspace.answer(columns, [Sampling(max_new_tokens=16, seed=1)] * len(columns), threading.Event()):
-            pass
+        try:
+            for _ in workspace.answer(columns, [Sampling(max_new_tokens=16, seed=1)] * len(columns), threading.Event()):
+                pass
+        except ModelError as error:
+            # A run that went on has put its newer adapter in the place of the one that answered, and says so.
+            if "ask again" not in error.of("en"):
+                raise
 
     return deed
 
@@ -123,8 +129,8 @@ def _held(workspace: Workspace) -> dict[str, float]:
 
 def _config(full: bool, tiny_model: Path) -> TrainConfig:
     if full:
-        preset = next(one for one in load_presets() if one.id == "pocket")
-        return build({**preset.settings, "model": POCKET, "prove": "false", "stop_when_taken": "false"})
+        preset = next(one for one in load_presets() if one.id == "pocket").for_model(POCKET)
+        return build({"prove": "false", "stop_when_taken": "false"}, preset.config)
     return TrainConfig(
         model=str(tiny_model), learning_rate=1e-3, num_train_epochs=8, gradient_accumulation_steps=1, probe_steps=0
     )
@@ -163,6 +169,8 @@ def test_nothing_grows_while_everything_happens(
                 first = _held(workspace)
             last = _held(workspace)
     finally:
+        page.goto("about:blank")
+        page.problems.clear()
         ended.set()
         for load in loads:
             load.thread.join(300)
