@@ -20,6 +20,10 @@ from core.config import TrainConfig
 from core.dataset import Message
 from core.engine import Engine
 
+# One Chromium for all tests of a process: Playwright does not start a second time beside itself. A fixture is found by
+# its name here.
+from tests.chromium import browser, page, serve, serve_workspace, start  # noqa: F401
+
 _CHATML = (
     "{%- if messages[0]['role'] != 'system' -%}<|im_start|>system\nYou are Tiny.<|im_end|>\n{%- endif -%}"
     "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{%- endfor -%}"

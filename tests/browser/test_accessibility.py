@@ -22,7 +22,7 @@ _DIALOGS = {
     "history": ("data", "#dataset-history"),
     "commands": ("train", "#command"),
     "export": ("train", "[data-act=export]:visible"),
-    "library": ("chat", "#chat-library button"),
+    "library": ("chat", "#chat-library"),
     "diagnostics": ("data", "[data-is=diagnostics]"),
 }
 # Gradio's own placeholder of an empty conversation is a landmark of its own; nothing worse than moderate.

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-# The same browser and servers as the page's own tests; a fixture is found by its name here.
-from tests.browser.conftest import browser, page, serve_workspace, start  # noqa: F401
-
 TALLY = "ONECARD_TALLY"
 FULL = "ONECARD_FULL"
 
