@@ -12,6 +12,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ Told = Callable[[int], None]
 SHARD_BYTES = 4_000_000_000
 _AHEAD_BYTES = 1_500_000_000
 _WAITING = 2  # tensors that are done and not yet written
+_SUM_VALUES = 1 << 20  # 4 MB of float32: stays in the processor's cache
+_FLUSH_BYTES = 1 << 28
 _BESIDE = re.compile(
     r"(config|generation_config|preprocessor_config|vocab|added_tokens|special_tokens_map|tokenizer\w*)\.json|merges\.txt"
     r"|chat_template\.(jinja|json)|\w+\.(model|tiktoken)|(LICEN[CS]E|NOTICE)(\.\w+)?"
@@ -50,20 +53,32 @@ class Low:
     scale: float
     magnitude: torch.Tensor | None = None
 
-    def added(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
-        """float32 (out, in): the weight with `strength` times the adapter's change."""
+    def add_to(self, weight: torch.Tensor, strength: float) -> bool:
+        """Add `strength` times the adapter's change to `weight` (out, in), in place; whether all of it is finite.
+
+        The sum is taken in float32, some rows at a time in memory that is used again: for a 7B, fresh memory for whole
+        matrices would take longer than the sum.
+        """
         import torch
 
-        full = weight.to(torch.float32)
-        a, b = self.a.to(full.device, torch.float32), self.b.to(full.device, torch.float32)
-        if self.magnitude is None:
-            # In place for a conversion's own copy; float32 weights are the caller's.
-            out = full if weight.dtype != torch.float32 else full.clone()
-            return out.addmm_(b, a, alpha=self.scale * strength)
-        tuned = torch.addmm(full, b, a, alpha=self.scale)
-        norm = torch.linalg.vector_norm(tuned, dim=1, keepdim=True)
-        tuned *= self.magnitude.to(full.device, torch.float32).reshape(-1, 1) / norm
-        return full + strength * (tuned - full) if strength != 1.0 else tuned
+        a, b = self.a.to(torch.float32), self.b.to(torch.float32)
+        most = max(1, _SUM_VALUES // weight.shape[1])
+        room = torch.empty((min(most, weight.shape[0]), weight.shape[1]), dtype=torch.float32)
+        finite, most_of_kind = True, torch.finfo(weight.dtype).max
+        for start in range(0, weight.shape[0], most):
+            part, rows = weight[start : start + most], slice(start, start + most)
+            full = room[: part.shape[0]].copy_(part)
+            if self.magnitude is None:
+                full.addmm_(b[rows], a, alpha=self.scale * strength)
+            else:
+                tuned = torch.addmm(full, b[rows], a, alpha=self.scale)
+                norm = torch.linalg.vector_norm(tuned, dim=1, keepdim=True)
+                tuned *= self.magnitude[rows].to(torch.float32).reshape(-1, 1) / norm
+                full = full + strength * (tuned - full) if strength != 1.0 else tuned
+            part.copy_(full)
+            # Of the sum, not of what was made of it: torch looks at 16-bit values twenty times as slowly.
+            finite = bool(torch.stack(full.aminmax()).abs().amax() <= most_of_kind) and finite
+        return finite
 
 
 @dataclass(frozen=True)
@@ -107,8 +122,8 @@ class Weights:
         return sum(entry.nbytes for entry in self.entries)
 
     @contextmanager
-    def read(self, device: str = "cpu") -> Iterator[Iterator[tuple[Entry, torch.Tensor]]]:
-        """(entry, tensor on the host) in the order of `entries`; files are read ahead. The sum is taken on `device`."""
+    def read(self) -> Iterator[Iterator[tuple[Entry, torch.Tensor]]]:
+        """(entry, tensor on the host) in the order of `entries`; files are read ahead."""
         import torch
 
         from core import shards
@@ -117,9 +132,9 @@ class Weights:
         place = {name: index for index, name in enumerate(stored)}
         with shards.Reader(torch.device("cpu"), ahead_bytes=_AHEAD_BYTES) as reader:
             weights = reader.weights(stored, torch.bfloat16, place.__getitem__, {})
-            yield self._made(weights, device)
+            yield self._made(weights)
 
-    def _made(self, weights: Mapping[str, Weight], device: str) -> Iterator[tuple[Entry, torch.Tensor]]:
+    def _made(self, weights: Mapping[str, Weight]) -> Iterator[tuple[Entry, torch.Tensor]]:
         kept: dict[str, torch.Tensor] = {}  # only what a second entry is made of
         twice = {entry.source for entry in self.entries if entry.source != entry.name}
         for entry in self.entries:
@@ -127,14 +142,11 @@ class Weights:
             if tensor is None:
                 tensor = weights[entry.source][...]
             if entry.source in twice and entry.name == entry.source:
-                kept[entry.source] = tensor
-            yield entry, self._finished(entry, tensor, device)
+                kept[entry.source] = tensor.clone()
+            yield entry, self._finished(entry, tensor)
 
-    def _finished(self, entry: Entry, tensor: torch.Tensor, device: str) -> torch.Tensor:
-        if entry.low is None:
-            return tensor
-        made = entry.low.added(tensor.to(device), self.strength).to(entry.dtype)
-        if not bool(made.isfinite().all()):
+    def _finished(self, entry: Entry, tensor: torch.Tensor) -> torch.Tensor:
+        if entry.low is not None and not entry.low.add_to(tensor, self.strength):
             raise ModelError(
                 Text(
                     zh=f"合并后 {entry.name} 超出了 {entry.dtype} 的范围（无穷大或 NaN）。请降低强度，或换一个适配器。",
@@ -142,7 +154,7 @@ class Weights:
                     "another adapter.",
                 )
             )
-        return made.cpu()
+        return tensor
 
 
 def _stored(base: Path) -> dict[str, Stored]:
@@ -199,14 +211,14 @@ def _not_found(name: str, base: Path) -> ModelError:
 # -- into files --
 
 
-def save(folder: Path, weights: Weights, told: Told, shard_bytes: int = SHARD_BYTES, device: str = "cpu") -> None:
+def save(folder: Path, weights: Weights, told: Told, shard_bytes: int = SHARD_BYTES) -> None:
     """Write `weights` into `folder` as safetensors files of at most about `shard_bytes`, with an index where several.
 
     Raises StorageError for a disk that is full; the folder is the caller's to clear away.
     """
     groups = _groups(weights.entries, shard_bytes)
     names = [file_name(i, len(groups)) for i in range(len(groups))]
-    with weights.read(device) as tensors, _Writer(told) as writer:
+    with weights.read() as tensors, _Writer(told) as writer:
         for name, group in zip(names, groups, strict=True):
             writer.open(folder / name, group)
             for _ in group:
@@ -234,7 +246,11 @@ def _groups(entries: Sequence[Entry], most: int) -> list[list[Entry]]:
 
 
 class _Writer:
-    """Writes tensors behind the back of who makes them; use it in a `with` block, which waits for the last."""
+    """Writes tensors behind the back of who makes them; use it in a `with` block, which waits for the last.
+
+    What is written is sent to the disk while more is made: a folder is flushed before it gets its name, and 15 GB that
+    wait in memory until then are 10 seconds of a disk that had nothing to do before.
+    """
 
     def __init__(self, told: Told) -> None:
         self._told = told
@@ -243,6 +259,9 @@ class _Writer:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._file: IO[bytes] | None = None
         self._path = Path()
+        self._flusher = ThreadPoolExecutor(1)
+        self._flushing: Future[None] | None = None
+        self._unflushed = 0
 
     def __enter__(self) -> _Writer:
         self._thread.start()
@@ -253,6 +272,7 @@ class _Writer:
             self._failure = RuntimeError("nothing more is to be written")
         self._work.put(None)
         self._thread.join()
+        self._flusher.shutdown()
         if kind is None:
             self._check()
 
@@ -284,6 +304,11 @@ class _Writer:
                 self._write(work)
             except BaseException as error:
                 self._failure = error
+        try:
+            if self._flushing is not None:
+                self._flushing.result()
+        except OSError as error:
+            self._failure = self._failure or error
         if self._file is not None:
             self._file.close()
 
@@ -303,7 +328,14 @@ class _Writer:
         assert self._file is not None
         view = memoryview(data)
         while len(view):
-            view = view[self._file.write(view) :]
+            written = self._file.write(view)
+            view = view[written:]
+            self._unflushed += written
+        if self._unflushed >= _FLUSH_BYTES and (self._flushing is None or self._flushing.done()):
+            if self._flushing is not None:
+                self._flushing.result()  # a disk says once that it did not take what it was given
+            self._unflushed = 0
+            self._flushing = self._flusher.submit(storage.sync_file, self._path)
 
 
 def header(entries: Sequence[Entry]) -> bytes:

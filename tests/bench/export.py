@@ -3,7 +3,7 @@
     python tests/bench/export.py --model DIR [--times 2] [--peer] [--work DIR] [--out FILE]
 
 In turns: as many bytes as the base's weights have, from one buffer of 64 MiB into files of 4 GB, flushed to the disk
-(`plain`); `app.py export --format merged --no_test` in a process of its own (`ours`); with --peer, transformers + PEFT's
+(`plain`); `export --format merged --no_test` in a process of its own (`ours`); with --peer, transformers + PEFT's
 merge_and_unload and save_pretrained on the processor (`theirs`). One JSON line each: seconds, GB/s, times the plain
 write of the same turn, peak of memory that is not the page cache's (VmRSS less mapped files, sampled every 20 ms), and what of
 that the interpreter with its libraries holds before any weight is read.
@@ -34,6 +34,16 @@ from transformers import AutoModelForCausalLM
 from peft import PeftModel
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16, local_files_only=True)
 PeftModel.from_pretrained(model, sys.argv[2]).merge_and_unload().save_pretrained(sys.argv[3], max_shard_size="4GB")
+"""
+# What `app.py export` runs, on a machine that lacks the page's packages.
+_OURS = """
+import argparse, sys
+from pathlib import Path
+from core import cli, export_command
+root = argparse.ArgumentParser()
+root.add_argument("--home", type=Path)
+export_command.add_command(root.add_subparsers())
+sys.exit(cli.run(root.parse_args()))
 """
 _EMPTY = "import torch, numpy, safetensors; torch.zeros(8) @ torch.zeros(8)"
 
@@ -125,7 +135,7 @@ def main() -> int:
     make_adapter(base, work / "adapter", arguments.rank)
     out = work / "merged"
     ours = [
-        sys.executable, "app.py", "--home", str(work / "home"), "export", "--model", arguments.model, "--adapters",
+        sys.executable, "-c", _OURS, "--home", str(work / "home"), "export", "--model", arguments.model, "--adapters",
         str(work / "adapter"), "--format", "merged", "--no_test", "--output_dir", str(out),
     ]  # fmt: skip
     theirs = [sys.executable, "-c", _PEER, str(base), str(work / "adapter"), str(out)]
