@@ -53,6 +53,17 @@ def test_an_update_waits_for_nothing_on_the_card(optim: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def test_looking_for_what_is_not_finite_takes_no_memory() -> None:
+    ours = flat()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    assert ours.finite()
+    assert torch.cuda.max_memory_allocated() - before < 65_536 < ours.data.nbytes / 16
+    for broken in (float("nan"), float("inf"), -float("inf")):
+        ours.data[5] = broken
+        assert not ours.finite()
+
+
 def test_paged_memory_goes_back_when_a_run_is_over() -> None:
     config = build({"optim": "paged_adamw_8bit"})
 
