@@ -313,24 +313,31 @@ def plan(
     `anchors`: those of the guard's anchors that come with a step.
     """
     limit = free_bytes if not config.max_memory_gb else min(free_bytes, int(config.max_memory_gb * 1e9))
-    limit -= _chat_bytes(info, config, device)
     ours = fast and fused(info, config, device)
     rows = _Rows.of(lengths, config, ours and device.kind == "cuda", anchors)
-    most = max(rows.longest, min(rows.most, _PACK_CUDA if device.kind == "cuda" else _PACK_CPU))
-    caps = dict.fromkeys(max(rows.longest, math.ceil(most / parts)) for parts in _PARTS)
-    found: list[tuple[float, Plan]] = []
-    needed = 0
-    for cap in (*caps, rows.longest):
-        for way in _ways(info, config, device, rows, cap, limit, ours):
-            needed = way.memory_bytes
-            if needed <= limit:
-                found.append((_cost(way, info, config, rows, _width(config, device)), way))
-    if not found:
+    best = None
+    # Where nothing fits beside answers, they make do with what a step leaves; one that finds no room says so.
+    for beside in (_chat_bytes(info, config, device), 0):
+        best = best or _fastest(info, config, device, rows, limit - beside, ours)
+    if best is None:
+        needed = [way.memory_bytes for way in _ways(info, config, device, rows, rows.longest, limit, ours)][-1]
         raise WontFitError(_wont_fit(needed, limit), needed, limit)
-    best = min(found, key=lambda one: one[0])[1]
     largest = _largest_pass(lengths, config, best.max_tokens, anchors)
     sizes = (largest, min(largest, rows.answers(largest)))
     return replace(best, memory_bytes=peak_bytes(info, config, device, *sizes, best, ours, rows.taught(largest)))
+
+
+def _fastest(info: ModelInfo, config: TrainConfig, device: Device, rows: _Rows, limit: int, ours: bool) -> Plan | None:
+    """The fastest way to run within `limit` bytes, of passes of any size; None if none fits."""
+    most = max(rows.longest, min(rows.most, _PACK_CUDA if device.kind == "cuda" else _PACK_CPU))
+    caps = dict.fromkeys(max(rows.longest, math.ceil(most / parts)) for parts in _PARTS)
+    found = [
+        way
+        for cap in (*caps, rows.longest)
+        for way in _ways(info, config, device, rows, cap, limit, ours)
+        if way.memory_bytes <= limit
+    ]
+    return min(found, key=lambda way: _cost(way, info, config, rows, _width(config, device)), default=None)
 
 
 def _largest_pass(
@@ -409,8 +416,8 @@ def _chat_bytes(info: ModelInfo, config: TrainConfig, device: Device) -> int:
 
 def _wont_fit(needed: int, free: int) -> Text:
     return Text(
-        zh=f"预计需要 {needed / 1e9:.1f} GB,可用 {free / 1e9:.1f} GB,放不下。请改用 QLoRA(基座量化 = bnb)、"
-        "调低“最大长度”,或关闭占用显存的其他程序。",
+        zh=f"预计需要 {needed / 1e9:.1f} GB，可用 {free / 1e9:.1f} GB，放不下。请改用 QLoRA（基座量化 = bnb）、"
+        "调低“最大长度”，或关闭占用显存的其他程序。",
         en=f"This needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Choose QLoRA (quantisation = bnb), "
         "lower Maximum length, or close other programs that use the card.",
     )

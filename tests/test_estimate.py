@@ -116,6 +116,16 @@ def test_the_least_memory_of_long_rows_is_what_was_asked() -> None:
     assert bf16.memory_bytes < 14.8 * GIB and nf4.memory_bytes - 1e9 < 5.1 * GIB
 
 
+def test_a_run_that_fits_only_without_room_for_answers_is_not_refused() -> None:
+    config = replace(TrainConfig(), quant_method="bnb")
+    least, beside = plan(LONG, 6.22, quant_method="bnb").memory_bytes, estimate._chat_bytes(QWEN_7B, config, CARD)
+    assert beside > 0
+    found = plan(LONG, (least + beside / 2) / GIB, quant_method="bnb")
+    assert found.memory_bytes <= least + beside / 2
+    with pytest.raises(WontFitError):
+        plan(LONG, (found.memory_bytes - beside) / GIB, quant_method="bnb")
+
+
 def test_on_a_processor_nothing_goes_to_the_host_since_it_is_there() -> None:
     processor = Device("cpu", "test", 64 * GIB)
     config = TrainConfig()
