@@ -58,7 +58,7 @@ def test_looking_for_what_is_not_finite_takes_no_memory() -> None:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     assert ours.finite()
-    assert torch.cuda.max_memory_allocated() - before < 65_536 < ours.data.nbytes / 16
+    assert torch.cuda.max_memory_allocated() - before < 65_536 < ours.data.nbytes / 8
     for broken in (float("nan"), float("inf"), -float("inf")):
         ours.data[5] = broken
         assert not ours.finite()
