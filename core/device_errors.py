@@ -13,10 +13,11 @@ from core.errors import DeviceLostError, UserError, WontFitError
 from core.holders import held
 from core.text import Text
 
-Doing = Literal["load", "training", "answer", "export", "reading"]
+Doing = Literal["load", "starting", "training", "answer", "export", "reading"]
 
 _DOING = {
     "load": Text("载入基座模型时", " while the base model was loaded"),
+    "starting": Text("开始训练时", " at the start of training"),
     "training": Text("训练时", " in training"),
     "answer": Text("回答时", " during an answer"),
     "export": Text("导出时", " during the export"),
@@ -26,6 +27,10 @@ _ADVICE = {
     "load": Text(
         "请改用 QLoRA（基座量化 = bnb）或更小的基座，或先关掉占用显存的程序，再试一次。",
         "Choose QLoRA (quantisation = bnb) or a smaller base model, or end programs that use the card, and try again.",
+    ),
+    "starting": Text(
+        "请调低“最大长度”或每步的行数，或改用 QLoRA（基座量化 = bnb），再重新开始。",
+        "Lower Maximum length or the rows per step, or use QLoRA (quantisation = bnb), and start again.",
     ),
     "training": Text(
         "请调低“最大长度”或每步的行数，或改用 QLoRA（基座量化 = bnb）；已经学到的步有检查点。",
@@ -40,15 +45,15 @@ _ADVICE = {
         "Wait for the run to end, or end programs that use the card, and export again; no half file is left.",
     ),
     "reading": Text(
-        "请缩短对话；训练时调低“最大长度”或每步的行数，或改用 QLoRA（基座量化 = bnb）。",
-        "Shorten the conversation; for training lower Maximum length or the rows per step, or use QLoRA (quantisation = bnb).",
+        "请等训练结束，或先关掉占用显存的程序，再试一次。",
+        "Wait for the run to end, or end programs that use the card, and try again.",
     ),
 }
 LOST = Text(
-    zh="显卡不再响应（驱动报告了错误），这个程序已经用不了它。训练停在最近的检查点，数据都在。请重新启动 OneCard："
-    "打开右上角的“诊断”，按“重新启动”，再继续训练。",
-    en="The card stopped answering (the driver reported an error), and this process cannot use it any more. The run is kept "
-    "up to its newest checkpoint. Restart OneCard: open Diagnostics at the top right, press Restart, then resume the run.",
+    zh="显卡不再响应（驱动报告了错误），这个程序已经用不了它；已经保存的数据和检查点都在。请重新启动 OneCard，没有走完的训练可以"
+    "从最近的检查点继续。",
+    en="The card stopped answering (the driver reported an error), and this process cannot use it any more; saved data and "
+    "checkpoints are intact. Restart OneCard; a run that was under way can be resumed from its newest checkpoint.",
 )
 # Libraries beside torch raise plain RuntimeErrors.
 _CARD = re.compile(r"CUDA error|CUDA driver error|Triton Error \[CUDA\]|CUDNN_STATUS|CUBLAS_STATUS")

@@ -75,13 +75,13 @@ def encoder_for(tokenizer: PreTrainedTokenizerBase) -> Encoder:
         with few_steps():
             render(tokenizer, [Message("user", "U")], True)
             chatml = _is_chatml(tokenizer)
-    except DatasetError as error:
+    except (DatasetError, ModelError) as error:
         where = getattr(tokenizer, "name_or_path", "")
         reason = Text(str(error.__cause__), str(error.__cause__)) if error.__cause__ else error.text
         raise ModelError(
             Text(
-                zh=f"{where} 的对话模板（chat_template）连一个问题都写不出来：{reason.zh.rstrip('.。')}。请换一个模型。",
-                en=f"The chat template (chat_template) of {where} cannot write a single question: {reason.en.rstrip('.')}. "
+                zh=f"{where} 的对话模板（chat_template）写不出一小段对话：{reason.zh.rstrip('.。')}。请换一个模型。",
+                en=f"The chat template (chat_template) of {where} cannot write a short conversation: {reason.en.rstrip('.')}. "
                 "Choose another model.",
             )
         ) from error

@@ -42,7 +42,7 @@ NO_CARD = Text(
 )
 SINGLE_PRECISION = Text(zh="基座是 float32", en="the base is in float32")
 OLD_CARD = Text(
-    zh="这张卡早于 Ampere 一代,没有它能用的 flash attention 内核",
+    zh="这张卡早于 Ampere 一代，没有它能用的 flash attention 内核",
     en="the card is older than Ampere, and there are no flash attention kernels for it",
 )
 
@@ -155,7 +155,8 @@ class Engine:
     ) -> None:
         """Make `name` the resident model; nothing happens if it already is. The one before is freed first.
 
-        Raises BusyError if somebody else holds another model, WontFitError if memory runs out: nothing is loaded then.
+        Raises BusyError if somebody else holds another model, WontFitError if memory runs out, and what `progress` raises:
+        nothing is loaded then.
         """
         info = models.inspect(name)
         dtype = self._dtype(torch_dtype)
@@ -172,7 +173,7 @@ class Engine:
             if self._holder not in (None, holder):
                 raise BusyError(
                     Text(
-                        zh="正在训练,不能换模型。请等它结束,或先按停止。",
+                        zh="正在训练，不能换模型。请等它结束，或先按停止。",
                         en="A run is using the model. Wait for it to end, or press Stop first.",
                     )
                 )
@@ -186,11 +187,11 @@ class Engine:
         try:
             with self._watched(), device_errors("load", self._needed(info, quant_method, dtype)):
                 self._resident = _load(info, quant_method, dtype, self.device, told)
-            self._seal = seal.take(self._resident)
-            seal.check_finite(self._seal, self._resident)
+                self._seal = seal.take(self._resident)
+                seal.check_finite(self._seal, self._resident)
             self.state = "ready"
         except BaseException as error:
-            self.state = "failed"
+            self.state = "absent" if isinstance(error, models.Stopped) else "failed"
             _forget_frames(error)
             self._free()
             raise
@@ -220,7 +221,7 @@ class Engine:
     def _compared(self) -> seal.State:
         assert self._resident is not None and self._seal is not None
         try:
-            with device_errors():
+            with self._watched(), device_errors():
                 return "verified" if seal.intact(self._seal, self._resident) else "changed"
         except (UserError, RuntimeError):  # no memory for it now, or a card that is lost: the next answer will say so
             return "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import threading
 import traceback
@@ -113,9 +114,9 @@ class Job:
         try:
             self._work(run, self._stop)
         except UserError as error:
-            failure = error
+            failure = _bare(error)
         except Exception as error:
-            failure, trace = _explain(error), redact(traceback.format_exc())
+            failure, trace = _explain(error, run.step), redact(traceback.format_exc())
         finally:
             # Also for what is no Exception (an exit from inside): the page must never show a run that nobody trains.
             if failure is None and run.status == "running":
@@ -126,14 +127,16 @@ class Job:
             self._let_go()
             run.live = False
         if failure is not None:
-            # Outside the except block: a traceback in flight would keep the failed step's tensors alive.
+            # Outside the except block, and frames that hold one another let go of: a traceback in flight, or such a
+            # circle, would keep the failed step's tensors alive.
+            gc.collect()
             self._clean_up()
 
 
 def busy(run: Run) -> Text:
     """The sentence for a second start."""
     return Text(
-        zh=f"正在训练“{run.title}”。请等它结束,或先按停止。",
+        zh=f"正在训练“{run.title}”。请等它结束，或先按停止。",
         en=f"“{run.title}” is training now. Wait for it to end, or press Stop first.",
     )
 
@@ -156,9 +159,15 @@ def _record_failure(run: Run, failure: UserError, trace: str) -> None:
         run.events.append({"type": "failed", "time": 0.0, "step": run.step, **facts})
 
 
-def _explain(error: Exception) -> UserError:
+def _bare(error: UserError) -> UserError:
+    """The same, without the frames that it came through: they hold tensors."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _explain(error: Exception, step: int) -> UserError:
     """A cause a person can act on where one is known, else an admission that the fault is ours."""
-    named = explained(error, "training")
+    named = explained(error, "training" if step else "starting")
     if named is not None:
         return named
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

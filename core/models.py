@@ -18,7 +18,7 @@ from core.errors import ModelError
 from core.text import Text
 
 NO_BITSANDBYTES = Text(
-    zh="4 比特量化和 8 比特优化器需要 bitsandbytes,这台机器上没有安装。请运行 pip install bitsandbytes,或改用不量化的方案。",
+    zh="4 比特量化和 8 比特优化器需要 bitsandbytes，这台机器上没有安装。请运行 pip install bitsandbytes，或改用不量化的方案。",
     en="4-bit quantisation and the 8-bit optimizer need bitsandbytes, which is not installed. Run pip install bitsandbytes, "
     "or choose a preset without quantisation.",
 )
@@ -37,7 +37,11 @@ _OLD_WORDS: dict[str, tuple[str, ...]] = {
 }
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what, bytes done, bytes in all) while something large is fetched or read."""
+"""Called with (what, bytes done, bytes in all) while something large is fetched or read; may raise Stopped."""
+
+
+class Stopped(Exception):
+    """Whoever asked for it does not want it any more."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,8 @@ def locate(name: str) -> Path:
         return cached_models()[name]
     raise ModelError(
         Text(
-            zh=f"没有找到模型 {name}:它不是本机文件夹,也不在本机的模型缓存里。请检查路径。"
-            f"像 {RECOMMENDED} 这样的编号可以下载:在训练页输入它,再按“下载”;命令 app.py train 和 chat(--model)会先下载它。"
+            zh=f"没有找到模型 {name}：它不是本机文件夹，也不在本机的模型缓存里。请检查路径。"
+            f"像 {RECOMMENDED} 这样的编号可以下载：在训练页输入它，再按“下载”；命令 app.py train 和 chat（--model）会先下载它。"
             "没有模型也可以用内置的 pocket。",
             en=f"Model {name} was not found: it is no folder here and not in this machine's model cache. Check the path. "
             f"A hub id such as {RECOMMENDED} can be downloaded: enter it on the Train tab and press Download; the commands "
@@ -256,7 +260,7 @@ def shards(folder: Path) -> list[Path]:
     elif not (folder / names[0]).is_file() and any(folder.glob("*.bin")):
         raise ModelError(
             Text(
-                zh=f"{folder} 里只有 .bin(pickle)权重,出于安全不加载。请下载 safetensors 版本。",
+                zh=f"{folder} 里只有 .bin（pickle）权重，出于安全不加载。请下载 safetensors 版本。",
                 en=f"{folder} holds only .bin (pickle) weights, which are not loaded for safety. Get the safetensors.",
             )
         )
@@ -308,7 +312,7 @@ def incomplete(path: Path) -> ModelError:
     """The error for a weights file that is not whole."""
     return ModelError(
         Text(
-            zh=f"{path} 不完整(下载中断?)。请删除它并重新下载。",
+            zh=f"{path} 不完整（下载中断？）。请删除它并重新下载。",
             en=f"{path} is incomplete (an interrupted download?). Delete it and download it again.",
         )
     )
@@ -325,7 +329,7 @@ def _check_weights(folder: Path) -> int:
 def _incomplete(folder: Path, file: str) -> ModelError:
     return ModelError(
         Text(
-            zh=f"模型文件夹 {folder} 缺少或损坏了 {file}。请重新下载,或换一个文件夹。",
+            zh=f"模型文件夹 {folder} 缺少或损坏了 {file}。请重新下载，或换一个文件夹。",
             en=f"Model folder {folder} lacks {file}, or it is damaged. Download it again or choose another folder.",
         )
     )

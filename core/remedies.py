@@ -1,6 +1,7 @@
 """What to change after a run that failed, did not learn or forgot: findings of its events and its proof, with settings.
 
-Judges a run that goes on as well as one that has ended. Knows no page.
+Judges a run that goes on, and one that went as far as it should; of one that was cut off there is too little to say. Knows
+no page.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from core.text import Text
 # Where a loss that has not fallen by a tenth, or is above this, is no beginning any more.
 _FLAT, _STUCK, _RISEN = 0.9, 2.5, 1.5
 _LEAST_POINTS, _LEAST_STEPS = 6, 20
+_LATE = 0.5  # of its steps: a run that was stopped sooner was not given the time to learn
 _WARMUP = 0.1
 _FORGETS = ("drift", "text", "choice")
 
@@ -56,13 +58,16 @@ def _failed(run: Run) -> Finding:
 def _loss(run: Run) -> list[Finding]:
     """A loss that rises, or does not fall."""
     points = [(int(str(e["step"])), float(str(e["loss"]))) for e in run.history if e["type"] == "step"]
-    ended = run.status != "running"
-    if len(points) < _LEAST_POINTS or (not ended and points[-1][0] < max(_LEAST_STEPS, run.steps // 4)):
+    if len(points) < _LEAST_POINTS:
+        return []
+    last_step = points[-1][0]
+    ended = run.status == "finished" or (run.status == "stopped" and last_step >= _LATE * run.steps)
+    if not ended and (run.status != "running" or last_step < max(_LEAST_STEPS, run.steps // 4)):
         return []
     width = max(2, len(points) // 5)
     losses = [loss for _, loss in points]
     first, last = fmean(losses[:width]), fmean(losses[-width:])
-    config, step = run.config, points[-1][0]
+    config, step = run.config, last_step
     usual = _usual(config)
     if last > _RISEN * first:
         rate = min(config.learning_rate / 2, usual or config.learning_rate)

@@ -107,16 +107,18 @@ class RowReports:
     ) -> None:
         self._engine, self._attached, self._hold, self.find = engine, attached, hold, find
         self._guard = threading.Lock()
-        self._known: dict[Path, tuple[int, RowReport | None]] = {}
+        self._known: dict[Path, tuple[tuple[float, ...], RowReport | None]] = {}
         self._stops: dict[str, threading.Event] = {}
 
     def of(self, run: Run) -> RowReport | None:
         """The run's report, if it was made and is about the adapter that the run has now."""
         path = run.folder / FILE
         try:
-            stamp = path.stat().st_mtime_ns + int(run.adapter is not None)
+            found = path.stat()
         except OSError:
             return None
+        # Each write makes a file of its own: two within one tick of the file system's clock differ in that.
+        stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
         known = self._known.get(path)
         if known is None or known[0] != stamp:
             known = self._known[path] = (stamp, _read(path, run))

@@ -11,13 +11,13 @@ _COUNT, _NUMBER, _WORDS = int, float, str
 _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("step", "steps", "rows_per_step", "held_out", "tokens", "trainable_parameters"), _COUNT),
     **dict.fromkeys(("hits", "total", "anchors", "asked", "left_out", "cut", "tokens_cut"), _COUNT),
-    **dict.fromkeys(("best_step", "chosen_step"), _COUNT),
+    **dict.fromkeys(("best_step", "chosen_step", "broken_step", "needed_bytes", "free_bytes"), _COUNT),
     **dict.fromkeys(("time", "loss", "epoch", "learning_rate", "grad_norm", "tokens_per_second"), _NUMBER),
     **dict.fromkeys(("seconds", "peak_memory_bytes", "probe_seconds", "best_loss"), _NUMBER),
     **dict.fromkeys(("drift", "memory_bytes", "max_tokens"), _NUMBER | None),
     **dict.fromkeys(("taken", "live", "best", "recompute"), bool),
     **dict.fromkeys(
-        ("model", "device", "path", "reason", "reason_zh", "reason_en", "message_zh", "message_en"), _WORDS
+        ("model", "device", "path", "cause", "reason", "reason_zh", "reason_en", "message_zh", "message_en"), _WORDS
     ),
     **dict.fromkeys(("plain_zh", "plain_en", "adapter"), _WORDS | None),
     "set": Literal["training", "evaluation"],

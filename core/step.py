@@ -142,7 +142,7 @@ class Stepper:
             launched = self._tried(step, examples, rate)
         if launched is None:
             self._free()
-            raise self._shortage
+            raise self._shortage.bare()
         return launched
 
     def measure(self, step: int, examples: Sequence[Example], stop: threading.Event) -> float | None:
@@ -157,7 +157,7 @@ class Stepper:
             total = self._measured(examples, stop)
         if total is None:
             self._free()
-            raise self._shortage
+            raise self._shortage.bare()
         return None if stop.is_set() else total / sum(example.answer_tokens for example in examples)
 
     def _measured(self, examples: Sequence[Example], stop: threading.Event) -> float | None:
@@ -179,7 +179,7 @@ class Stepper:
         """None if memory ran out. A value, not an error: a traceback would keep the failed pass's tensors alive."""
         asked = time.perf_counter()
         try:
-            with self._engine.turn() as resident, device_errors("training"):
+            with self._engine.turn() as resident, device_errors("training" if step else "starting"):
                 waited = time.perf_counter() - asked
                 if self._optimizer.guarded and resident.dtype != "float16" and self.scale == 1:
                     launched = self._guarded(resident, step, examples, rate)
@@ -283,7 +283,7 @@ class Stepper:
         # Without the plan's room: that was too much, and a smaller pass would fill it again by giving up less.
         self.plan = replace(before, max_tokens=min(limit, before.max_tokens), recompute=depth, room=0)
         if self.plan.max_tokens >= largest and self.plan.recompute == before.recompute:
-            raise self._shortage
+            raise self._shortage.bare()
         self._tell(
             "smaller_split",
             step=step,

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from core.dataset import Message
-from core.errors import DatasetError
+from core.errors import DatasetError, ModelError
 from core.example import IGNORE, Example
 from core.inert import ControlStrings, PlainText, control_tokens, restored, unused_character
 from core.text import Text
@@ -188,7 +188,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], gene
 
 @contextlib.contextmanager
 def few_steps() -> Iterator[None]:
-    """While the block runs, a template that takes over 10,000 steps is stopped: it raises DatasetError.
+    """While the block runs, a template that takes over 10,000 steps is stopped: it raises ModelError.
 
     The sandbox bounds one range; loops in loops, and macros that call themselves twice, would go on for years.
     """
@@ -200,7 +200,7 @@ def few_steps() -> Iterator[None]:
             return None
         left -= event == "line"
         if left < 0:
-            raise DatasetError(
+            raise ModelError(
                 Text(
                     zh=f"这个模型的对话模板为一小段对话就运行了 {_STEPS:,} 步以上，已停止。",
                     en=f"This model's chat template took over {_STEPS:,} steps for a short conversation and was stopped.",

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 
-from core import adapters, checkpoints, endings, estimate, probed, rehearsal, storage, taken
+from core import adapters, checkpoints, endings, estimate, models, probed, rehearsal, taken
 from core.dataset import Row
 from core.device import memory_used
 from core.device_errors import device_errors
@@ -47,30 +46,26 @@ def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | 
     with engine.held(run.id):
         try:
             engine.load(config.model, config.quant_method, config.torch_dtype, _until(stop, progress), holder=run.id)
-        except _Stopped:  # gigabytes may have been left to read, and there is nothing to save yet
+        except models.Stopped:  # gigabytes may have been left to read, and there is nothing to save yet
             run.append("stopped", step=checkpoints.newest_step(run), adapter="adapter" if run.adapter else None)
             return
         try:
-            with device_errors("training"):
+            with device_errors("starting"):
                 training, held_out = _examples(engine, run)
                 anchors = rehearsal.answered(engine, run, training, run.append, stop)
-                with prepared(engine, run, training, anchors, again, stop) as ready:
+                with prepared(engine, run, training, anchors, again, stop) as ready, device_errors("training"):
                     _Trainer(engine, run, training, held_out, ready).run_steps(stop)
         except BaseException:
             engine.detach(run.id)
             raise
 
 
-class _Stopped(Exception):
-    """The run was stopped while its base was being read."""
-
-
 def _until(stop: threading.Event, progress: Progress | None) -> Progress:
-    """`progress` that ends the loading, by raising _Stopped, once `stop` is set."""
+    """`progress` that ends the loading, by raising Stopped, once `stop` is set."""
 
     def told(what: str, done: int, total: int) -> None:
         if stop.is_set():
-            raise _Stopped
+            raise models.Stopped
         if progress is not None:
             progress(what, done, total)
 
@@ -190,7 +185,6 @@ class _Trainer:
             if self._since.steps:
                 self._log()
             self._check_weights()
-            # Saved first: what may take a while comes after the weights are safe.
             self._close(stop)
         self._tell_end()
 
@@ -368,20 +362,15 @@ class _Trainer:
         if not state.step:  # stopped before the first step: an adapter that changes nothing is not worth keeping
             self._engine.detach(self._run.id)
             return
+        # Measured first: what answers no number must not take the place of an earlier adapter.
+        better = self._held_out and state.evaluated_step != state.step and self._evaluate(stop)
         folder = self._run.folder / "adapter"
         self._engine.save_adapter(self._run.id, folder, self._card_now())
         self._tell("saved", step=state.step, path="adapter")
         if not self._over:
             self._checkpoint()
-        if self._held_out and state.evaluated_step != state.step:
-            try:
-                better = self._evaluate(stop)
-            except DivergedError:
-                shutil.rmtree(folder)
-                raise
-            storage.write_json(folder / adapters.CARD, self._card_now())
-            if better:
-                self._prune()  # none of the checkpoints is the best any more
+        if better:
+            self._prune()  # none of the checkpoints is the best any more
         if state.probed_step != state.step:
             self._probing.ask(self._card_now(), None, folder)
         if self._over and self._config.stop_when_taken == "true":

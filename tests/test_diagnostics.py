@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from core import answer_faults, diagnostics, log
+import app
+from core import answer_faults, diagnostics, log, storage
 from core.config import TrainConfig
 from core.dataset import Row
 from core.errors import DatasetError, ModelError
@@ -81,6 +82,26 @@ def test_errors_are_on_record_with_their_time_and_without_secrets(workspace: Wor
     assert len(found) == 4 and "out of memory" in found[-1].text.en + found[0].text.en
 
 
+def test_a_run_that_was_cut_off_is_on_record_once_and_among_the_last_errors(workspace: Workspace) -> None:
+    run = Run.create(workspace.home / "runs" / "r2", TrainConfig(model="pocket"), [Row(ROW, "", ROW)], "mine", "d")
+    run.append("started", steps=60)
+    run.append("step", step=12)
+    run.claim()
+
+    def told() -> list[str]:
+        diagnostics.note_cut_off(Workspace(workspace.home))  # as a start does
+        return [entry.text for entry in log.entries(workspace.home) if "r2" in entry.text]
+
+    assert told() == [] and len(diagnostics.collect(workspace).troubles) == 1  # another process trains it
+    run.release()  # it dies
+    assert len(told()) == 1 and "no checkpoint" in told()[0]
+    storage.write_json(run.folder / "checkpoints" / "step-000010" / "trainer.json", {})
+    assert len(told()) == len(told()) == 2  # something new, once
+    assert "step 12" in told()[1] and "checkpoint of step 10" in told()[1] and told()[1].startswith("run r2, ")
+    found = {trouble.source: trouble.text for trouble in diagnostics.collect(Workspace(workspace.home)).troubles}
+    assert "第 12 步中断" in found["mine"].zh and "第 10 步的检查点" in found["mine"].zh and set(found) == {"mine", "r"}
+
+
 def test_what_the_page_showed_is_kept_but_no_row_is_quoted(workspace: Workspace) -> None:
     import gradio as gr
 
@@ -141,6 +162,23 @@ def test_the_command_prints_the_report_and_writes_the_zip(workspace: Workspace, 
         )
         assert str(target) in done.stdout if extra else "out of memory" in done.stdout and "transformers" in done.stdout
     assert "report.txt" in text_of(target.read_bytes())
+
+
+def test_the_command_makes_no_home_and_takes_the_file_as_it_is_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    home, target = tmp_path / "none", tmp_path / "report.zip"
+    call = ["--home", str(home), "diagnostics"]
+    assert app.main(call) == 0 and "none (not there yet)" in capsys.readouterr().out
+    assert app.main([*call, str(target)]) == 0 and "report.txt" in text_of(target.read_bytes())
+    for wrong, said in (
+        ([str(tmp_path)], "is a folder"),
+        (["a", "--output", "b"], "not both"),
+        (["--contents"], "a file"),
+    ):
+        assert app.main([*call, *wrong]) == 2 and said in capsys.readouterr().err
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core import adapters, further, lora, mix, row_report
+from core import adapters, further, lora, mix, probed, row_report, storage
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Message, Provenance, Row
 from core.errors import DatasetError, ModelError
@@ -119,10 +120,20 @@ def test_a_report_belongs_to_the_adapter_it_measured_and_a_damaged_one_is_none(
         stop.set()
         assert workspace.row_reports.make(run, stop) is None and not (run.folder / FILE).exists()
         assert workspace.row_reports.make(run) == report_of(workspace, run)
-        run.append("chosen", step=12)
+        stamp = (run.folder / FILE).stat()
+        storage.write_text(run.folder / FILE, "none" + " " * (stamp.st_size - 4))
+        os.utime(run.folder / FILE, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # both in one tick of a coarse clock
+        assert workspace.row_reports.of(run) is None
+        storage.write_bytes(run.folder / FILE, before)
+        assert report_of(workspace, run).step == 36
+        probed.link(run.folder / "adapter", run.folder / probed.name(12))
+        storage.write_json(run.folder / probed.name(12) / adapters.CARD, {"step": 12})
+        run.choose(12)
         assert workspace.row_reports.of(run) is None
     finally:
-        run.append("chosen", step=36)
+        if run.adapter_step != 36:
+            run.choose(36)
+        probed.remove(run.folder, (12, 36))
         (run.folder / FILE).write_bytes(before)
     assert report_of(workspace, run).step == 36
 

@@ -77,6 +77,16 @@ def test_a_run_that_is_stopped_or_fails_is_followed_by_a_check(
     assert tiny_engine.checked.state == "verified" and tiny_engine.checked.at > stopped.at
 
 
+def test_a_run_that_is_stopped_while_its_base_is_read_leaves_nothing_loaded_and_nothing_failed(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    engine, stop = Engine(), threading.Event()
+    stop.set()
+    run = Run.create(tmp_path / "stopped", tiny_config, ROWS, "t", "t")
+    train(engine, run, stop)
+    assert run.status == "stopped" and engine.state == "absent" and engine.resident is None
+
+
 @pytest.mark.parametrize("change", [1e-3, 1e-6], ids=["clearly", "by a hair"])
 def test_a_base_that_has_changed_is_loaded_anew(tiny_engine: Engine, change: float) -> None:
     right = weights(tiny_engine).clone()

@@ -150,6 +150,9 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
     "a template that calls a shell": (template(SHELL), "chat_template.*unsafe"),
     "a template without end": (template("{% for i in range(999999999) %}x{% endfor %}"), "chat_template.*Range too big"),
     "loops in loops": (template(NESTED), "chat_template.*over 10,000 steps"),
+    "loops in loops once there are answers": (
+        template("{% if messages|length > 2 %}" + NESTED + "{% endif %}U"), "chat_template.*over 10,000 steps",
+    ),
     "a macro that calls itself twice": (template(TREE), "chat_template.*over 10,000 steps"),
     "a macro without end": (template("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"), "chat_template.*(recursion|steps)"),
     "a template that reads a file": (template("{% include '/etc/passwd' %}"), "chat_template.*no loader"),

@@ -177,6 +177,29 @@ def test_a_number_that_is_none_ends_the_run_by_its_step_and_nothing_of_it_is_kep
         assert again.status == "finished" and both[0] == both[1]
 
 
+def test_a_last_evaluation_that_is_no_number_leaves_the_adapter_that_was_there(
+    tmp_path: Path, tiny_config: TrainConfig
+) -> None:
+    folder, stop = tmp_path / "run", threading.Event()
+    run = Run.create(folder, build(dict(EVALUATED), tiny_config), ROWS, "test", "test")
+    original = run.append
+
+    def append(kind: str, **fields: object) -> dict[str, object]:
+        if kind == "evaluated" and fields["step"] == 4:
+            stop.set()
+        return original(kind, **fields)
+
+    run.append = append  # type: ignore[method-assign]
+    train(Engine(), run, stop)
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    good = weights.read_bytes()
+    with pytest.raises(DivergedError):
+        carried_out(folder, run.config, Case("nan evaluation", 1, 6, 4))
+    after = Run.open(folder)
+    assert (run.status, after.adapter_step, checkpoints.newest_step(after)) == ("stopped", 4, 4)
+    assert weights.read_bytes() == good
+
+
 def test_the_page_marks_the_step_in_red_and_says_what_to_do(tmp_path: Path, tiny_config: TrainConfig) -> None:
     from ui import prepare_environment
 
