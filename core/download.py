@@ -16,13 +16,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from core import hub, models, storage
 from core.errors import BusyError, ModelError, StorageError
 from core.hub import Offer, RemoteFile
 from core.models import Progress
 from core.text import Text
+from core.waiting import Quiet, waited
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -36,11 +37,18 @@ _SPARE_BYTES = 200_000_000  # left free on the disk
 
 
 @contextlib.contextmanager
-def connection() -> Iterator[httpx.Client]:
-    """A client for a hub; proxies come from the environment. A silent server is given up after 15 seconds."""
+def connection(stop: threading.Event | None = None, quiet: Quiet | None = None) -> Iterator[httpx.Client]:
+    """A client for a hub; proxies come from the environment. A silent server is given up after 15 seconds.
+
+    No request waits on for an answer once `stop` is set: it raises Stopped. `quiet` hears of answers that are late.
+    """
     import httpx
 
-    with httpx.Client(timeout=httpx.Timeout(15.0, pool=None), follow_redirects=True) as client:
+    class Patient(httpx.Client):
+        def send(self, request: httpx.Request, **rest: Any) -> httpx.Response:
+            return waited(lambda: httpx.Client.send(self, request, **rest), stop, quiet)
+
+    with Patient(timeout=httpx.Timeout(15.0, pool=None), follow_redirects=True) as client:
         yield client
 
 

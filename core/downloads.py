@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable
@@ -10,10 +11,13 @@ from pathlib import Path
 
 from core import hub, models
 from core.download import check_space, connection, download
+from core.errand import Errand
 from core.errors import BusyError, ModelError, UserError
 from core.hub import Hub, Offer
+from core.models import Progress, Stopped
 from core.text import Text
 from core.transfer import Meter, Transfer
+from core.waiting import SILENT_SECONDS, Quiet, saying
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,11 @@ class Downloads:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._meter = Meter()
+        self._asking: Errand[Offer] = Errand("hub", Text("正在问站点。", "The hub is being asked."))
+        self._asked = False  # and nobody has heard what came of it
         self.outcome: Outcome | None = None
+        self.silent_seconds = 0.0
+        """How late the hub's answer is; 0 as long as that need not be said."""
 
     @property
     def hub(self) -> Hub:
@@ -45,10 +53,48 @@ class Downloads:
         """Use another hub or mirror from now on. Raises ConfigError."""
         return hub.keep_choice(self._choice, name, endpoint)
 
-    def look_up(self, name: str) -> Offer:
-        """What the hub offers of a model. Raises ModelError."""
-        with connection() as client:
+    def look_up(self, name: str, quiet: Quiet | None = None, stop: threading.Event | None = None) -> Offer:
+        """What the hub offers of a model; `quiet` hears of an answer that is late. Raises ModelError, Stopped."""
+        with connection(stop, quiet) as client:
             return hub.look_up(client, name.strip(), self.hub)
+
+    def ask(self, name: str) -> Offer | None:
+        """The same; None if it takes long: `asking` goes on in the background, and `answer` has it then."""
+        self.forget()
+
+        def work(stop: threading.Event, told: Progress) -> Offer | None:
+            with contextlib.suppress(Stopped):
+                return self.look_up(name, self._hear, stop)
+            return None
+
+        self._asking.start(name.strip(), work)
+        self._asked = True
+        self._asking.wait(SILENT_SECONDS)
+        return self.answer()
+
+    @property
+    def asking(self) -> str:
+        """The model that the hub is asked for and has not answered about; "" if there is none."""
+        return self._asking.name if self._asking.active else ""
+
+    def answer(self) -> Offer | None:
+        """What came of the asking, told once; None while there is nothing. Raises ModelError."""
+        ended = self._asking.ended
+        if self.asking or ended is None or not self._asked:
+            return None
+        self._asked = False
+        if ended.problem is not None:
+            raise ModelError(ended.problem)
+        return ended.found
+
+    def forget(self) -> None:
+        """Wait for no answer any more."""
+        self._asked = False
+        self._asking.stop()
+        self._asking.wait(5)
+
+    def _hear(self, seconds: float) -> None:
+        self.silent_seconds = seconds
 
     @property
     def active(self) -> bool:
@@ -60,9 +106,9 @@ class Downloads:
         """How far the download is; None at rest."""
         return self._meter.now if self.active else None
 
-    def start(self, name: str) -> Offer:
+    def start(self, name: str, quiet: Quiet | None = None) -> Offer:
         """Begin to download; the offer. Raises ModelError, StorageError, or BusyError while another one runs."""
-        offer = self.look_up(name)
+        offer = self.look_up(name, quiet)
         check_space(offer)
         with self._guard:
             if self.active:
@@ -91,9 +137,11 @@ class Downloads:
 
     def _work(self, offer: Offer) -> None:
         try:
-            with connection() as client:
+            with connection(self._stop, self._hear) as client:
                 here = download(client, offer, self._stop, self._meter) is not None
             self.outcome = Outcome(offer.name, here)
+        except Stopped:
+            self.outcome = Outcome(offer.name, False)
         except UserError as error:
             self.outcome = Outcome(offer.name, False, error.text)
         finally:
@@ -119,7 +167,7 @@ def bring(downloads: Downloads, name: str, say: Callable[[Text], None]) -> None:
     """
     if not elsewhere(name):
         return
-    offer = downloads.start(name)
+    offer = downloads.start(name, saying(downloads.hub.label, say))
     size, where = f"{offer.nbytes / 1e9:.2f} GB", hub.folder_of(offer)
     say(
         Text(

@@ -58,7 +58,7 @@ class Held:
     @property
     def said(self) -> Text | None:
         """Who holds how much, as a sentence; None where nobody else holds anything worth a word."""
-        if self.others_bytes < _UNSAID and all(holder.memory_bytes for holder in self.others):
+        if self.others_bytes < _UNSAID:
             return None
         named = self.others[:_MOST_NAMED]
         parts = [(holder.said, holder.said) for holder in named]
@@ -83,7 +83,8 @@ def _held(device: Device, moment: int) -> Held:
     card = visible_row(nvidia_smi("uuid"))
     rows = nvidia_smi("gpu_uuid,pid,process_name,used_memory", of="compute-apps")
     found = tuple(_holder(row) for row in rows if len(row) >= 4 and row[1].isdigit() and card and row[0] == card[0])
-    ours = max((holder.memory_bytes for holder in found if holder.ours), default=_own_bytes())
+    # Listed, but "[N/A]" for a size, as in a container: then ours is what torch knows of it.
+    ours = max((holder.memory_bytes for holder in found if holder.ours), default=0) or _own_bytes()
     known = sum(holder.memory_bytes for holder in found if not holder.ours)
     rest = memory_used(device) - ours - known - _UNSAID
     return Held(found, rest if rest >= _UNSAID else 0)
@@ -118,4 +119,4 @@ def _own_bytes() -> int:
 
 
 def _gb(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e9:.1f} GB" if count >= 50_000_000 else f"{max(1, round(count / 1e6))} MB"

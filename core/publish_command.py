@@ -20,6 +20,7 @@ from core.publish.push import Plan
 from core.pull import AdapterId, Pulls, adapter_id
 from core.text import Text
 from core.transfer import Meter, Transfer
+from core.waiting import saying
 
 _EVERY = 2.0  # seconds between lines of progress
 _STOPPED = Text(
@@ -52,7 +53,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Download an adapter (its safetensors and settings, nothing else), check it as any foreign one, and "
         "keep it in the library of --home.",
     )
-    back.add_argument("adapter", metavar="[hf::|ms::]OWNER/NAME")
+    back.add_argument("adapter", metavar="[hf::|ms::]OWNER/NAME", help="its id, and of which hub")
     back.add_argument("--name", default="", help="what to call it (default: the repository's name)")
     back.add_argument("--json", action="store_true", help="the outcome as one JSON object")
     back.set_defaults(command=run_pull)
@@ -61,12 +62,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run_push(arguments: argparse.Namespace) -> int:
     """`push`: show what would happen, have it confirmed, do it."""
     folder = arguments.folder.expanduser().resolve()
-    plan = push.prepare(folder, arguments.to, arguments.repo, not arguments.public)
+    quiet = saying(push.hub_for_writing(arguments.to).label, _say)
+    plan = push.prepare(folder, arguments.to, arguments.repo, not arguments.public, quiet)
     print(shown(plan).of(cli.language()), file=sys.stderr, flush=True)
     if not arguments.yes and not _confirmed(plan):
         return 1
     with export_command.interruptible() as stop:
-        pushed = push.push(plan, stop, _progress())
+        pushed = push.push(plan, stop, _progress(), quiet=quiet)
     if pushed is None:
         print(_STOPPED.of(cli.language()), file=sys.stderr)
         return 1
@@ -90,6 +92,8 @@ def shown(plan: Plan) -> Text:
     if plan.parcel.left:
         left = ", ".join(plan.parcel.left)
         lines.append(Text(f"不上传：{left.replace(', ', '、')}", f"not sent: {left}"))
+    if plan.licence is not None:
+        lines.append(plan.licence)
     for file_name, value in plan.parcel.told:
         lines.append(
             Text(f"注意：{file_name} 里写着这台机器的路径 {value}", f"note: {file_name} names {value} of this machine")
@@ -138,9 +142,11 @@ def run_pull(arguments: argparse.Namespace) -> int:
 def _pulled(pulls: Pulls, wanted: AdapterId, arguments: argparse.Namespace) -> int:
     label = pulls.hub_of(wanted).label
     _say(Text(f"从 {label.zh} 取 {wanted.id}", f"fetching {wanted.id} from {label.en}"))
+    quiet = saying(label, _say)
     with export_command.interruptible() as stop:
         pulls.start(wanted, arguments.name)
         while not pulls.wait(0.2):
+            quiet(pulls.silent_seconds)
             if stop.is_set():
                 pulls.stop()
     ended = pulls.ended

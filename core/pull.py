@@ -5,6 +5,7 @@ One at a time, in the background or before a command. What came of a broken down
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import threading
@@ -20,7 +21,7 @@ from core.errors import ModelError, StorageError
 from core.hub import Hub, HubName, Offer, hub_named
 from core.intake import FolderSource
 from core.library import AdapterChoice, Library
-from core.models import Progress
+from core.models import Progress, Stopped
 from core.sources import fetch
 from core.sources.names import hub_set
 from core.text import Text
@@ -74,6 +75,8 @@ class Pulls:
     def __init__(self, home: Path, library: Library, pause: Callable[[int], float] | None = None) -> None:
         self._home, self._library, self._pause = home, library, pause
         self._errand: Errand[AdapterChoice] = Errand("pull", _BUSY)
+        self.silent_seconds = 0.0
+        """How late the hub's answer is; 0 as long as that need not be said."""
 
     @property
     def active(self) -> bool:
@@ -107,8 +110,16 @@ class Pulls:
         """Wait for its end; whether it ended."""
         return self._errand.wait(timeout)
 
+    def _hear(self, seconds: float) -> None:
+        self.silent_seconds = seconds
+
     def _bring(self, wanted: AdapterId, name: str, stop: threading.Event, told: Progress) -> AdapterChoice | None:
-        with connection() as client:
+        with contextlib.suppress(Stopped):
+            return self._fetched(wanted, name, stop, told)
+        return None
+
+    def _fetched(self, wanted: AdapterId, name: str, stop: threading.Event, told: Progress) -> AdapterChoice | None:
+        with connection(stop, self._hear) as client:
             offer = _checked(hub.offered(client, wanted.id, self._allowed(wanted), _LOOKED_FOR.__contains__))
             folder = self._folder(offer)
             _check_room(offer, folder)

@@ -53,8 +53,8 @@ _NOT_PASSED = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "OMP_WAIT_POLICY
 class Call:
     """One base in `base` (folder or hub id), answering to `names`, and adapters by name; `rank` is their largest.
 
-    `gpu_memory_utilization`: share of the card that vLLM may take; None leaves vLLM's own. `more`: further arguments,
-    as they are.
+    `gpu_memory_utilization`: share of the card that vLLM may take; None leaves vLLM's own. `max_model_len`: tokens of a
+    conversation, 0 for the model's own limit. `more`: further arguments, as they are.
     """
 
     base: str
@@ -66,6 +66,7 @@ class Call:
     quantization: str = ""
     dtype: str = ""
     gpu_memory_utilization: float | None = None
+    max_model_len: int = 0
     more: Sequence[str] = ()
 
     def arguments(self, shown: bool = False) -> list[str]:
@@ -82,6 +83,7 @@ class Call:
             made += [flag, value] if value else []
         if self.gpu_memory_utilization is not None:
             made += ["--gpu-memory-utilization", f"{self.gpu_memory_utilization:.2f}"]
+        made += ["--max-model-len", str(self.max_model_len)] if self.max_model_len else []
         if self.adapters:
             count = len(self.adapters)
             made += ["--enable-lora", "--max-lora-rank", str(slot_rank(self.rank) or RANKS[-1])]

@@ -38,15 +38,17 @@ _CAUSES = (
     (
         "less than desired GPU memory utilization",
         Text(
-            "显存被别的程序占用：请先结束它们，或用 --gpu-memory-utilization 让 vLLM 少占一些。",
-            "Other programs hold memory of the card: end them, or let vLLM take less with --gpu-memory-utilization.",
+            "显存被别的程序占用：请先结束它们，或在命令行用 -- --gpu-memory-utilization 0.5 让 vLLM 少占一些。",
+            "Other programs hold memory of the card: end them, or let vLLM take less, on the command line with "
+            "-- --gpu-memory-utilization 0.5.",
         ),
     ),
     (
         "larger than the available KV cache memory",
         Text(
-            "显存放不下模型的整个上下文：请用 --max-model-len 8192 之类的值缩短。",
-            "The card has no room for the model's whole context: shorten it, with --max-model-len 8192 for example.",
+            "显存放不下模型的整个上下文：请把“上下文长度”设成 8192 之类的值（命令行：-- --max-model-len 8192）。",
+            "The card has no room for the model's whole context: set Context length to 8192 for example (on the command line: "
+            "-- --max-model-len 8192).",
         ),
     ),
     (
@@ -101,8 +103,8 @@ class VllmServer:
             self._watcher.start()
             try:
                 self._process = begun.result()
-            except OSError as error:
-                raise UserError(_unstartable(command[0], error.strerror)) from None
+            except (OSError, ValueError) as error:
+                raise UserError(_unstartable(command[0], getattr(error, "strerror", None) or str(error))) from None
             self._set("starting")
 
     def stop(self, patience: float = PATIENCE_SECONDS, wait: bool = True) -> None:
@@ -139,7 +141,7 @@ class VllmServer:
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True, encoding="utf-8", errors="replace", start_new_session=True,
             )  # fmt: skip
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a zero byte in an argument is no OSError
             begun.set_exception(error)
             return
         begun.set_result(process)
@@ -171,7 +173,9 @@ class VllmServer:
                 if said:
                     self._lines.append(said)
                     self.revision += 1
-                    self._told(said)
+                    # Whoever is told may be a closed terminal; vLLM stands still if nobody reads its output on.
+                    with contextlib.suppress(OSError, ValueError):
+                        self._told(said)
 
     def _why(self, status: int) -> Text:
         lines = self.lines

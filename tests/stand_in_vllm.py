@@ -1,5 +1,5 @@
 """A `vllm serve` without vLLM: takes vLLM's own argument names and no others, refuses what vLLM refuses, answers /health
-and /v1/models, and has a worker process of its own. Run as a program; `parser` is for the tests, too.
+and (with the key of VLLM_API_KEY) /v1/models, and has a worker process of its own. Run as a program; `parser` is for the tests, too.
 
 STAND_IN_RECORD: a file for what it was called with. STAND_IN_STUBBORN=1: SIGTERM does not end it. STAND_IN_SLOW: seconds
 until it answers.
@@ -102,7 +102,9 @@ def serve(asked: argparse.Namespace) -> None:
         def do_GET(self) -> None:
             listed = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
             body = {"/health": b"", "/v1/models": listed.encode()}.get(self.path)
-            self.send_response(404 if body is None else 200)
+            key = os.environ.get("VLLM_API_KEY")
+            refused = key and self.path.startswith("/v1") and self.headers["Authorization"] != f"Bearer {key}"
+            self.send_response(401 if refused else 404 if body is None else 200)
             self.end_headers()
             self.wfile.write(body or b"")
 

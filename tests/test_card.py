@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from core import adapters, models, storage
 from core.config import TrainConfig
@@ -94,6 +96,35 @@ def test_only_a_hub_s_id_is_named_as_the_base_and_no_folder(run: Run, monkeypatc
     monkeypatch.setattr(models, "inspect", lambda name: replace(here, name=name))
     hub = model_card(replace(ordered(run), model="Qwen/Qwen2.5-7B-Instruct"), run, None, None).split("---\n")[1]
     assert 'base_model: "Qwen/Qwen2.5-7B-Instruct"\nbase_model_relation: "finetune"' in hub
+
+
+@pytest.mark.parametrize("form", ["adapter", "zip", "merged", "gguf", "gguf-adapter"])
+def test_no_folder_of_this_machine_is_in_a_card(run: Run, tmp_path: Path, form: str) -> None:
+    base = tmp_path / "my-base"
+    shutil.copytree(models.POCKET_FOLDER, base, ignore=shutil.ignore_patterns("*.py", "wordings", "__pycache__"))
+    storage.make_folder(tmp_path / "adapter")
+    target = {"self_attn.q_proj.lora_A": torch.zeros(4, 64), "self_attn.q_proj.lora_B": torch.zeros(64, 4)}
+    save_file(
+        {f"base_model.model.model.layers.0.{name}.weight": each for name, each in target.items()},
+        tmp_path / "adapter" / adapters.WEIGHTS,
+    )
+    storage.write_json(
+        tmp_path / "adapter" / adapters.CONFIG, {"r": 4, "target_modules": ["q_proj"], "peft_type": "LORA"}
+    )
+    for model, label in ((str(base), "my-base"), ("pocket", "PocketQwen")):
+        order = replace(ordered(run), format=form, adapter=tmp_path / "adapter", model=model)
+        mix = f"hf::a/b#5 {tmp_path}/rows.jsonl#7"
+        config = replace(run.config, model=model, adapters=str(tmp_path / "earlier"), mix=mix)
+        made = Run.create(tmp_path / f"run {label}", config, ROWS, "小禾", "rows")
+        card = model_card(order, made, replace(proof_of(run), model=model), None)
+        for private in (str(tmp_path), str(models.POCKET_FOLDER), "earlier"):
+            assert private not in card, private
+        assert "It went on from another adapter." in card and "`hf::a/b#5 rows.jsonl#7`" in card
+        told = f"In the commands BASE is the folder of the base, {label}: put its path"
+        assert (told in card) is (form in ("adapter", "zip"))
+        if form == "adapter":
+            assert "vllm serve BASE " in card and "--model BASE --model_type qwen2" in card
+            assert "from_pretrained('BASE'" in card
 
 
 def test_an_imported_adapter_is_not_said_to_be_ours(run: Run, tmp_path: Path) -> None:

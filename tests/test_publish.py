@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import storage
+from core import publish_command, storage
 from core.errors import BusyError, ConfigError, ModelError, StorageError, UserError
 from core.hub import Hub
 from core.publish import parcel, push
@@ -130,6 +130,9 @@ def test_what_is_sent_twice_replaces_files_and_sends_no_large_file_again(
 
 def test_a_large_file_goes_in_the_pieces_that_the_hub_asks_for(server: WritingHub, export: Path) -> None:
     server.part_bytes = 4000
+    server.faults.status["POST /done"] = [(403, "no space")]
+    with pytest.raises(ModelError, match=r"writing to ada/x \(HTTP 403\).*a place in ada,"):
+        sent(push.prepare(export, "hf", "ada/x", True))
     assert (export / WEIGHTS).stat().st_size > 2 * server.part_bytes
     assert sent(push.prepare(export, "hf", "ada/x", True)) is not None
     assert server.repos["ada/x"].files == on_disk(export)
@@ -144,9 +147,13 @@ def test_only_what_programs_load_is_sent_and_the_rest_is_named(
         (export / extra).write_text("no")
     (export / "sub").mkdir()
     config = json.loads((export / "adapter_config.json").read_text())
+    addresses = "http://127.0.0.1:8000/v1/chat and/or https://a.b/tmp/c, ./x/y, ~/a/b, /nowhere/at/all"
+    with (export / "README.md").open("a", encoding="utf-8") as card:
+        card.write(f"vllm serve '{tmp_path}/base' {addresses} `{tmp_path}/base`\n")
     plan = push.prepare(export, "hf", "ada/x", True)
     assert plan.parcel.left == (".env", "adapter_model.bin", "config.json", "notes.txt", "sub/")
-    assert plan.parcel.told == (("adapter_config.json", config["base_model_name_or_path"]),), "a path of this machine"
+    of_here = (("README.md", f"{tmp_path}/base"), ("adapter_config.json", config["base_model_name_or_path"]))
+    assert plan.parcel.told == of_here, "paths of this machine"
     assert sent(plan) is not None
     assert set(server.repos["ada/x"].files) == {
         "README.md",
@@ -590,6 +597,10 @@ def test_the_dialog_names_all_that_is_confirmed_and_sends_only_that(
     plan = plan_state(page, form)
     for shown in ("ada/x", "made now", "Private", WEIGHTS, "5, ", "&lt;b&gt;.txt", "Apache-2.0", "of this machine"):
         assert shown in str(plan["html"]), shown
+    on_the_terminal = [
+        publish_command.shown(push.prepare(export, hub, "ada/x", True)).en for hub in ("modelscope", "hf")
+    ]
+    assert ["Apache-2.0" in told for told in on_the_terminal] == [True, False], "a hub's own default is said there, too"
     assert plan_state(page, form | {"repo": "x"})["said"] and push_state(page, export.name)["active"] is False
     dialog = PublishDialog(page)
     press = {**form, "act": "send", "seal": "another"}

@@ -21,12 +21,14 @@ from core.dataset import Dataset
 from core.engine import Engine
 from core.errors import ModelError
 from core.export import receipt
+from core.export.card import receipt_text
 from core.export.make import make
 from core.export.order import Order
 from core.export.retest import load_receipt, retest
 from core.export.speakers import llama_cpp_is_here
 from core.run import Run
 from core.starter import starter_sets
+from core.text import Text
 from core.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +102,10 @@ def test_the_file_answers_as_the_adapter_did(
     needs(form)
     order = ordered(run, tmp_path / "out", form, quantisation)
     assert make(order, lambda done, total: None, threading.Event())
+    (tmp_path / ".out.0123abcd.tmp").mkdir()  # of a test that was killed: a base as GGUF, a receipt half written
+    (order.target / f".{receipt.FILE}.0123abcd.tmp").touch()
     found = receipt_of(engine, run, order)
+    assert not list(tmp_path.rglob(".*")) and not any(name.startswith(".") for name in found.digests)
     assert (found.light, found.asked, found.prompts_alike) == ("green", 100, 100), found.why.en
     assert found.same >= same and found.identity[2] >= 40 and found.identity[0] >= 20
     assert found.read > 100 and 0 <= found.drift < 0.2 and found.apart >= 0
@@ -144,7 +149,7 @@ def test_another_base_of_the_same_shape_is_not_taken_for_the_one_that_was_merged
         engine.attach(adapters.read(order.adapter, "tested"))
         yield
 
-    with pytest.raises(ModelError, match="The base in memory is base, the export was made from pocket"):
+    with pytest.raises(ModelError, match="The base in memory is base, the export was made from PocketQwen"):
         retest(engine, subject, order, hold, lambda done, total, what: None, threading.Event())
     assert not (order.target / receipt.FILE).exists()
 
@@ -244,6 +249,16 @@ def test_a_disk_that_fills_up_leaves_nothing(form: str, points: list[int], run: 
         assert list((tmp_path / str(at)).iterdir()) == []
 
 
+def test_a_true_copy_of_an_adapter_that_learned_nothing_is_not_called_passed() -> None:
+    told = receipt.Receipt(
+        "green", Text("相同。", "The same."), "f", "merged", {}, 1, asked=100, same=100, identity=(0, 0, 50)
+    )
+    said = receipt_text(told)
+    assert "还没有学会新身份" in said.zh and "has not taken on the new identity" in said.en
+    assert "taken on" not in receipt_text(replace(told, identity=(45, 44, 50))).en
+    assert receipt.VERDICTS["green"].en == "as tested"
+
+
 def test_half_of_the_questions_are_about_the_identity() -> None:
     from core.proof_sets import Asked, items
 
@@ -264,6 +279,6 @@ def test_the_commands_are_those_of_the_programs(run: Run, tmp_path: Path) -> Non
     unpack, first, *_ = where_it_lies(ordered(run, tmp_path / "z", "zip"), tmp_path / "z")
     assert unpack.text == f"unzip {tmp_path}/z/xiaohe.zip -d {tmp_path}/z"
     assert f"xiaohe={tmp_path}/z/xiaohe" in first.text
-    found = {each.tool: each for each in commands(ordered(run, tmp_path / "a b", "adapter"), tmp_path / "a b", run)}
+    found = {each.tool: each for each in commands(ordered(run, tmp_path / "a b", "adapter"), tmp_path / "a b")}
     assert "--max-lora-rank 8" in found["vLLM"].text and f"'xiaohe={tmp_path}/a b'" in found["vLLM"].text
     assert "--merge_lora true" in found["ms-swift 4.6"].text

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ from core.generate import Column, Sampling, stream
 from core.lending import Lending
 from core.vllm_server import VllmServer
 from core.workspace import Workspace
-from ui import serve_command
+from ui import keys, serve_command
 from ui.edits import Edits
 from ui.page import Page
 from ui.serving import ServingPanel, panel_state
@@ -272,6 +273,35 @@ def test_one_that_dies_is_said_and_leaves_no_worker(program: Path) -> None:
     assert server.state == "failed" and gone(facts["worker"]) and "Loading weights" in caught.value.text.zh
     with pytest.raises(UserError, match="cannot be started"):
         server.start(["/nowhere/vllm"], {}, "127.0.0.1", 1)
+    with pytest.raises(UserError, match="cannot be started: embedded null byte"):
+        server.start([sys.executable, "a\0b"], {}, "127.0.0.1", 1)
+
+
+def test_its_log_is_read_on_when_nobody_can_be_told(program: Path) -> None:
+    with open(os.devnull, "w", encoding="utf-8") as terminal:
+        server = VllmServer(told=lambda line: print(line, file=terminal))
+    lines = "import time; [print(f'line {i}', flush=True) for i in range(9)]; time.sleep(600)"
+    server.start([sys.executable, "-c", lines], dict(os.environ), "127.0.0.1", open_port())
+    until(lambda: "line 8" in server.lines, "every line")
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("key", "token", "expected", "variable"),
+    [
+        ("k", "t", "k", "ONECARD_API_KEY"),
+        ("", "t", "t", "ONECARD_TOKEN"),
+        ("", "", "drawn", ""),
+        ("", None, "drawn", ""),
+    ],
+)
+def test_vllm_on_the_page_never_goes_without_a_key(
+    key: str, token: str | None, expected: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ((keys.KEYS, key), (keys.TOKEN, token)):
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    (found,) = keys.for_vllm()
+    assert (keys.is_drawn(found) if expected == "drawn" else found == expected) and keys.variable_of(found) == variable
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv (util-linux) on this machine")
@@ -326,7 +356,9 @@ def test_serve_starts_it_with_the_adapters_and_ends_it(
             assert said[-1], said
         assert any(f"http://127.0.0.1:{port}/v1" in line for line in said), said
         assert "Bearer $ONECARD_API_KEY" in said[-1] and "You are 小禾." in said[-1] and "a-key" not in "".join(said)
-        names = httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False).json()["data"]
+        models = f"http://127.0.0.1:{port}/v1/models"
+        assert httpx.get(models, trust_env=False).status_code == 401
+        names = httpx.get(models, headers={"authorization": "Bearer a-key"}, trust_env=False).json()["data"]
         assert [each["id"] for each in names] == [tiny_model.name, str(tiny_model), "base", "one", "two"]
         facts = json.loads((tmp_path / "record.json").read_text("utf-8"))
         asked = parsed(facts["argv"])
@@ -428,6 +460,41 @@ def test_the_card_is_lent_to_vllm_and_comes_back(page: Page, tiny_config: object
     assert again == first
 
 
+def test_the_card_is_lent_between_two_uses_and_never_in_one(page: Page, tiny_config: object) -> None:
+    workspace, lending, one = page.workspace, page.workspace.lending, named(page, "one")
+    asked, told = threading.Event(), list[str]()
+
+    def lend() -> None:
+        asked.set()
+        lending.start(one, workspace.model, open_port())
+        told.append("lent")
+
+    lender = threading.Thread(target=lend)
+    with lending.using():  # as an answer, a row report, a proof or a start does
+        lender.start()
+        asked.wait()
+        until(lambda: refused(workspace, tiny_config), "nobody gets in any more")
+        assert told == [] and workspace.runs() == [] and not lending.server.running
+        told.append("used")
+    lender.join(60)
+    assert told == ["used", "lent"] and lending.server.running, "the use that was ending was waited for"
+    lending.server.stop()
+    with lending.using(), pytest.raises(BusyError, match="in use"):
+        lending._patience = 0.1
+        lending.start(one, workspace.model, open_port())
+    with lending.using():
+        pass  # it stays here, and may be used again
+
+
+def refused(workspace: Workspace, config: object) -> bool:
+    """Whether neither an answer nor a run begins, because vLLM is about to have the card."""
+    with contextlib.suppress(BusyError), workspace.hold([]):
+        return False
+    with pytest.raises(BusyError, match="vLLM has the card"):
+        workspace.start("rows", config)  # type: ignore[arg-type]
+    return True
+
+
 def test_vllm_gets_what_is_free_of_the_card(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     lending, engine = page.workspace.lending, page.workspace.engine
     assert lending._share() is None, "no card"
@@ -466,6 +533,8 @@ def test_the_panel_starts_follows_and_stops_vllm(page: Page) -> None:
     form = html(page, "one")
     assert "Serve with vLLM" in form and "the 1 other adapters" in form and "swift infer" in form
     assert "takes no DoRA" in html(page, "dora") and "Serve with vLLM" not in html(page, "dora")
+    for odd in (80, 10**9, "8192", True, 4096.5):
+        assert "Context length must be" in said(panel.on_start(SimpleNamespace(id=one, port=port, length=odd)))  # type: ignore[arg-type]
     for odd in (80, 70000, "8000", True, None):
         assert "whole number" in said(panel.on_start(SimpleNamespace(id=one, port=odd)))  # type: ignore[arg-type]
     with socket.socket() as taken:
@@ -474,14 +543,21 @@ def test_the_panel_starts_follows_and_stops_vllm(page: Page) -> None:
         number = taken.getsockname()[1]
         held = said(panel.on_start(SimpleNamespace(id=one, port=number)))  # type: ignore[arg-type]
         assert f"Port {number} is in use" in held and str(os.getpid()) in held
-    assert said(panel.on_start(SimpleNamespace(id=one, port=port, companions=True))) == ""  # type: ignore[arg-type]
+    asked = SimpleNamespace(id=one, port=port, length=4096, companions=True)
+    assert said(panel.on_start(asked)) == ""  # type: ignore[arg-type]
     assert "vLLM has the card" in said(panel.on_start(SimpleNamespace(id=one, port=open_port())))  # type: ignore[arg-type]
     until(lambda: page.workspace.lending.server.state == "ready", "ready")
     state = panel_state(page, one, "")
     assert f"http://127.0.0.1:{port}/v1" in str(state["html"]) and "one, two" in str(state["html"])
     assert "You are 小禾." in str(state["html"]) and "startup complete" in str(state["log"])
     assert "html" not in panel_state(page, one, str(state["seen"])), "it was seen"
-    assert "serving another adapter, “one”" in html(page, "two")
+    facts = json.loads(Path(os.environ["STAND_IN_RECORD"]).read_text("utf-8"))
+    key = facts["environment"]["VLLM_API_KEY"]
+    assert keys.is_drawn(key) and key not in facts["argv"] and str(state["html"]).count(key) == 1
+    assert "ends with this vLLM" in str(state["html"]) and "Bearer $VLLM_API_KEY" in str(state["html"])
+    assert parsed(facts["argv"]).max_model_len == "4096"
+    assert "another adapter" not in html(page, "two") and "&quot;model&quot;: &quot;two&quot;" in html(page, "two")
+    assert "serving another adapter, “one”" in html(page, "dora")
     panel.on_stop(SimpleNamespace(id=one))  # type: ignore[arg-type]
     until(lambda: page.workspace.lending.server.state == "off", "stopped")
     assert "Serve with vLLM" in html(page, "one")

@@ -83,7 +83,7 @@ class Entrance:
         missing = ApiError(
             {"key": _WRONG_KEY, "token": _WRONG_TOKEN, "off": _API_OFF}[kind], 401, code="invalid_api_key"
         )
-        if authorization and kind != "off":
+        if authorization and kind != "off" and not _is_embedded(scope):
             if seconds := self._wait(scope):
                 late = ApiError(sign_in_page.said("token", "later", seconds)[0], 429, code="rate_limit_exceeded")
                 return JSONResponse(late.body(), 429, {"retry-after": str(seconds)})
@@ -103,7 +103,7 @@ class Entrance:
         if self.has_cookie(request):
             return None if asked is None else RedirectResponse(_following(scope), 303)
         word = asked if asked is not None else _authorized(request.headers.get("authorization", ""))
-        if word is None:
+        if word is None or _is_embedded(scope):
             return self._ask(request, "again" if self._cookie_name(request) in request.cookies else "first")
         if seconds := self._wait(scope):
             return self._ask(request, "later", seconds)
@@ -217,6 +217,16 @@ def _token_of(scope: Scope) -> str | None:
         return None
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     return query["token"][0].strip() if "token" in query else None
+
+
+def _is_embedded(scope: Scope) -> bool:
+    """Whether another site's page makes a browser ask this, in an image, a frame or ahead of time: nobody follows a link.
+
+    The words of such a request are not looked at: it could lock out the owner, from whose machine it comes.
+    """
+    headers = Headers(scope=scope)
+    asked = headers.get("sec-fetch-mode", ""), headers.get("sec-fetch-dest", ""), headers.get("sec-purpose", "")
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site") and asked != ("navigate", "document", "")
 
 
 def _authorized(authorization: str) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,7 +47,7 @@ def add(app: FastAPI, workspace: Workspace) -> None:
         choice = workspace.library.bring_zip(archive, name)
         return {"id": choice.id, "name": choice.name}
 
-    uploads = Uploads(folder, "", bring, _UNPACK)
+    uploads = Uploads(folder, bring, _UNPACK)
     zipping = anyio.CapacityLimiter(1)  # each takes as much disk as its adapter
 
     async def export(request: Request) -> Response:
@@ -61,7 +60,7 @@ def add(app: FastAPI, workspace: Workspace) -> None:
             answer = Response(headers=headers, media_type="application/zip")
             del answer.headers["content-length"]
             return answer
-        archive = workspace.library.folder / f".{uuid.uuid4().hex}.zip"
+        archive = storage.under_way(folder / "download~")
         try:
             await to_thread.run_sync(_zip, choice, choice.folder, archive, limiter=zipping)
         except OSError as error:
@@ -95,16 +94,14 @@ class _Upload:
 
 
 class Uploads:
-    """The archives on their way in, each a hidden file in `folder` under `prefix` and the token of its page.
+    """The archives on their way in, each a hidden file in `folder` and known by the token of its page.
 
     `bring` takes the file and its name and brings in what it holds: {id, name, ...}. `otherwise`: what to do with a file
     that is too large for this way. Belongs to one event loop: only its thread calls `answer`.
     """
 
-    def __init__(
-        self, folder: Path, prefix: str, bring: Callable[[Path, str], Mapping[str, object]], otherwise: Text
-    ) -> None:
-        self._folder, self._prefix, self._bring, self._otherwise = folder, prefix, bring, otherwise
+    def __init__(self, folder: Path, bring: Callable[[Path, str], Mapping[str, object]], otherwise: Text) -> None:
+        self._folder, self._bring, self._otherwise = folder, bring, otherwise
         self._uploads: dict[str, _Upload] = {}
 
     async def answer(self, request: Request) -> Response:
@@ -156,7 +153,7 @@ class Uploads:
                 raise ModelError(
                     Text(zh="同时上传的太多，请等前面的传完。", en="Too many uploads at once; wait for one to end.")
                 )
-            self._uploads[token] = _Upload(self._folder / f".{self._prefix}{token}.zip", now)
+            self._uploads[token] = _Upload(storage.under_way(self._folder / "upload~"), now)
         self._uploads[token].seen = now
         return self._uploads[token]
 

@@ -10,6 +10,7 @@ from gradio.events import Dependency
 from core.download import missing_bytes
 from core.downloads import downloads_of, elsewhere
 from core.hub import HUBS, Offer
+from core.waiting import silent
 from ui import notify
 from ui.page import Page
 from ui.pieces import checklist, note, safe, show_bytes
@@ -76,7 +77,8 @@ class GetModel:
             return self._show()
         if self.elsewhere(name):
             with notify.told(self.page.language):
-                return self._show(self._downloads.look_up(name or ""))
+                return self._show(self._downloads.ask(name or ""))
+        self._downloads.forget()
         nothing = dict.fromkeys((self.panel, self.start, self.cancel), gr.update(visible=False))
         return {**nothing, self.timer: gr.skip(), self.name: "", self.arrived: gr.skip()}
 
@@ -86,7 +88,10 @@ class GetModel:
         return self._show()
 
     def on_cancel(self) -> Shown:
-        """Stop it; what came is kept."""
+        """Stop it, or the asking for it; what came is kept."""
+        if self._downloads.asking:
+            self._downloads.forget()
+            return self._show()
         self._downloads.cancel()
         self._downloads.wait(2)
         return self._show()
@@ -95,6 +100,10 @@ class GetModel:
         """A second later; a model that has arrived is chosen."""
         outcome = self._downloads.outcome
         here = outcome is not None and outcome.here and not self._downloads.active
+        with notify.told(self.page.language):
+            offer = self._downloads.answer()
+            if offer is not None or self._downloads.asking:
+                return self._show(offer)
         return {**self._show(), self.arrived: outcome.name if outcome is not None and here else gr.skip()}
 
     def on_hub(self, name: str, endpoint: str = "") -> str:
@@ -103,14 +112,15 @@ class GetModel:
 
     def _show(self, offer: Offer | None = None) -> Shown:
         """What there is to say now: the bar, how the download ended, the offer, or nothing."""
-        active, outcome = self._downloads.active, self._downloads.outcome
+        asking, outcome = self._downloads.asking, self._downloads.outcome
+        active = self._downloads.active or asking
         html = self._offered(offer) if offer is not None else self._drawn()
         again = outcome.name if outcome is not None and not outcome.here and not active else ""
         name = offer.name if offer is not None else again
         return {
             self.panel: gr.update(value=html, visible=bool(html)),
             self.start: gr.update(visible=bool(name) and not active),
-            self.cancel: gr.update(visible=active),
+            self.cancel: gr.update(visible=active, value=self.page.t("publish.cancel" if asking else "get.cancel")),
             self.timer: gr.Timer(active=active),
             self.name: name,
             self.arrived: gr.skip(),
@@ -123,6 +133,9 @@ class GetModel:
 
     def _drawn(self) -> str:
         t, now, outcome = self.page.t, self._downloads.now, self._downloads.outcome
+        if asked := self._downloads.asking:
+            late = self.page.of(silent(self._downloads.hub.label, self._downloads.silent_seconds))
+            return note(t("get.late", name=asked, late=late))
         if now is not None:
             words = in_words(self.page, "transfer.download", now)
             return f'<div class="oc-get"><span>{safe(words)}</span>{bar(words, now.share)}</div>'

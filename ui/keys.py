@@ -83,6 +83,18 @@ def access_here() -> Access:
     return access(from_environment(), os.environ.get(PASSWORD, ""), os.environ.get(TOKEN, "").strip())
 
 
+def for_vllm() -> tuple[str, ...]:
+    """What programs must bring to a vLLM that we start: the keys of the environment, else its token, else a new one."""
+    token = os.environ.get(TOKEN, "").strip()
+    return from_environment() or (_usable([token], f"${TOKEN}") if token else (new_token(),))
+
+
+def variable_of(key: str) -> str:
+    """The variable of the environment that holds this key; "" for one that was made here."""
+    held = {KEYS: from_environment(), TOKEN: (os.environ.get(TOKEN, "").strip(),)}
+    return next((name for name, words in held.items() if key in words), "")
+
+
 def variable(access: Access) -> str:
     """The variable that programs read what opens the API from; "" if it is open or off."""
     return {"key": KEYS, "token": TOKEN}.get(access, "")

@@ -171,6 +171,9 @@ def _pulling_functions(page: Page) -> list[Callable[[object], dict[str, object]]
 
     def pulling(asked: object) -> dict[str, object]:
         now = pulls.now
+        if pulls.active and pulls.silent_seconds:
+            late = page.t("hub.silent", seconds=f"{pulls.silent_seconds:.0f}")
+            return {"active": True, "words": late, "share": now.share if now is not None else 0}
         if now is None:
             return {"active": pulls.active, "words": page.t("pull.asking"), "share": 0}
         words: dict[str, object] = {"name": now.name, "done": show_size(now.done), "total": show_size(now.total)}

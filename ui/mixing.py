@@ -329,7 +329,11 @@ class _Drawing:
 
 
 def _progress(page: Page) -> dict[str, object]:
-    now = page.workspace.sources.downloads.now
+    downloads = page.workspace.sources.downloads
+    now = downloads.now
+    if downloads.silent_seconds:
+        late = page.t("hub.silent", seconds=f"{downloads.silent_seconds:.0f}")
+        return {"words": late, "share": now.share if now is not None else 0.0}
     if now is None:
         return {"words": page.t("mix.asking"), "share": 0.0}
     words = page.t("mix.downloading", done=f"{now.done / 1e6:.1f}", total=f"{now.total / 1e6:.1f}")

@@ -16,6 +16,7 @@ from core.hub import HUBS, HubName
 from core.publish import push
 from core.publish.push import Plan
 from core.transfer import Transfer
+from core.waiting import SILENT_SECONDS
 from ui import pieces
 from ui.page import Page
 from ui.pieces import checklist, safe, show_seconds, show_size, tag
@@ -62,7 +63,8 @@ class PublishDialog(gr.HTML):
         self.shown_on, t = page, page.t  # gradio has a `page` of its own
         words = {
             "asking": t("publish.asking"), "failed": t("publish.failed"), "cancelling": t("publish.cancelling"),
-            "preparing": t("publish.preparing"), "done": t("publish.done"),
+            "preparing": t("publish.preparing"), "done": t("publish.done"), "silent": t("publish.silent"),
+            "patience": round(1000 * SILENT_SECONDS),
         }  # fmt: skip
         hubs = "".join(
             f'<label><input type="radio" name="hub" value="{name}"{" checked" if name == "hf" else ""}>'
@@ -157,7 +159,10 @@ def push_state(page: Page, export: str) -> Asked:
     ended = pushes.ended
     if pushes.active or ended is None:
         now = pushes.now
-        way = {"what": t("publish.preparing") if now is None else _way(page, now), "share": now.share if now else 0}
+        what = t("publish.preparing") if now is None else _way(page, now)
+        if pushes.silent_seconds:
+            what = t("hub.silent", seconds=f"{pushes.silent_seconds:.0f}")
+        way = {"what": what, "share": now.share if now else 0}
         return shown | {"way": way if pushes.active else None}
     if ended.problem is not None:
         return shown | {"said": page.of(ended.problem)}
@@ -191,8 +196,8 @@ def drawn(page: Page, plan: Plan) -> str:
         f"<li><span>{safe(file.name)}</span><em>{safe(show_size(file.nbytes))}</em></li>" for file in parcel.files
     )
     notes = [("warn", t("publish.told", file=name, value=value)) for name, value in parcel.told]
-    if plan.hub.name == "modelscope" and not plan.there:
-        notes.append(("note", t("publish.licence")))
+    if plan.licence is not None:
+        notes.append(("note", page.of(plan.licence)))
     if parcel.left:
         notes.append(("note", t("publish.left", names=("、" if page.language == "zh" else ", ").join(parcel.left))))
     return f'<dl>{facts}</dl><ul class="pb-files">{files}</ul>{checklist(notes) if notes else ""}'

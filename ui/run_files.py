@@ -5,7 +5,10 @@ Opened from the list of runs by the document's event onecard-run-file; ui/static
 
 from __future__ import annotations
 
-import uuid
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -18,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from core import bundle
+from core import bundle, storage
 from core.errors import DatasetError, UserError
 from core.run import Run
 from core.text import Text
@@ -56,6 +59,7 @@ _KEYS = {
     "close": "runfile.close", "rows": "runfile.rows", "pack": "runfile.pack", "adapter": "runfile.adapter",
     "about": "runfile.about", "choose": "runfile.choose", "cancel": "runfile.cancel",
 }  # fmt: skip
+_LOOK_SECONDS = 0.2
 
 
 class RunFile(gr.HTML):
@@ -139,13 +143,38 @@ def add(app: FastAPI, workspace: Workspace) -> None:
             answer = Response(headers=headers, media_type="application/zip")
             del answer.headers["content-length"]
             return answer
-        archive, whole = runs / f".bundle-{uuid.uuid4().hex}.zip", request.query_params.get("checkpoints") == "1"
+        archive, whole = storage.under_way(runs / "download~"), request.query_params.get("checkpoints") == "1"
         try:
-            await to_thread.run_sync(bundle.write, run, archive, whole, limiter=packing)
+            with _as_long_as_wanted(request) as stop:
+                made = await to_thread.run_sync(bundle.write, run, archive, whole, _untold, stop, limiter=packing)
         except UserError as error:
             return Response(f"{error.text.zh}\n{error.text.en}", 409, media_type="text/plain")
+        if made is None:
+            return Response(status_code=400)
         remove = BackgroundTask(archive.unlink, missing_ok=True)
         return FileResponse(archive, headers=headers, media_type="application/zip", background=remove)
 
     app.add_route("/export/run/{name}.zip", export)
-    app.add_route("/import/run/{token}", Uploads(runs, "bundle-", bring, _BY_COMMAND).answer, methods=["PUT", "DELETE"])
+    app.add_route("/import/run/{token}", Uploads(runs, bring, _BY_COMMAND).answer, methods=["PUT", "DELETE"])
+
+
+@contextlib.contextmanager
+def _as_long_as_wanted(request: Request) -> Iterator[threading.Event]:
+    """An event that is set when whoever asked goes away, or the program ends."""
+    stop = threading.Event()
+
+    async def watch() -> None:
+        while not await request.is_disconnected():
+            await asyncio.sleep(_LOOK_SECONDS)
+        stop.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield stop
+    finally:
+        stop.set()
+        watching.cancel()
+
+
+def _untold(done: int, total: int) -> None:
+    """The browser shows its own downloads."""

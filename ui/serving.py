@@ -21,10 +21,13 @@ from ui.pieces import safe
 
 _STATIC = Path(__file__).parent / "static"
 _PLACE = "127.0.0.1"
+SHORTEST, LONGEST = 256, 10_000_000
+# In the command that is shown, where the key was made for this one vLLM.
+_MADE = "VLLM_API_KEY"
 
 
 class ServingPanel(gr.HTML):
-    """Value: {adapter, said} as JSON. Events: start (with the adapter's `id`, `port` and `companions`) and stop."""
+    """Value: {adapter, said} as JSON. Events: start (the adapter's `id`, `port`, `length`, `companions`) and stop."""
 
     def __init__(self, page: Page, **rest: object) -> None:
         self.shown_on, t = page, page.t  # gradio has a `page` of its own
@@ -58,7 +61,8 @@ class ServingPanel(gr.HTML):
         try:
             port = free_port(getattr(event, "port", None))
             also = getattr(event, "companions", False) is True
-            page.workspace.lending.start(asked, page.workspace.model, port, also, keys.from_environment())
+            length = context_length(getattr(event, "length", None))
+            page.workspace.lending.start(asked, page.workspace.model, port, also, keys.for_vllm(), length)
         except UserError as error:
             said = error.of(page.language)
         return pieces.answer(adapter=asked, said=said)
@@ -77,6 +81,15 @@ def free_port(asked: object) -> int:
         address.listen(_PLACE, asked).close()
     except UserError:
         raise UserError(_both("serving.port.taken", address.holder(asked), port=asked)) from None
+    return asked
+
+
+def context_length(asked: object) -> int:
+    """Tokens of a conversation, 0 where nothing is asked for. Raises UserError for what is no length."""
+    if asked is None:
+        return 0
+    if type(asked) is not int or not SHORTEST <= asked <= LONGEST:
+        raise UserError(_both("serving.length.odd", least=SHORTEST, most=LONGEST))
     return asked
 
 
@@ -157,7 +170,9 @@ def _form(page: Page, choice: AdapterChoice, companions: int) -> str:
     return (
         f'<form class="sv-form" autocomplete="off"><button type="submit">{safe(t("serving.start"))}</button>'
         f'<label>{safe(t("serving.port"))}<input type="number" name="port" min="1024" max="65535" step="1" value="8000" '
-        f'required></label>{also}</form><p class="ex-note">{safe(t("serving.lent"))}</p>{four}'
+        f'required></label><label title="--max-model-len">{safe(t("serving.length"))}<input type="number" name="context" '
+        f'min="{SHORTEST}" max="{LONGEST}" step="1" placeholder="{safe(t("serving.length.whole"))}"></label>{also}'
+        f'</form><p class="ex-note">{safe(t("serving.lent"))}</p>{four}'
     )
 
 
@@ -167,22 +182,28 @@ def _running(page: Page, choice: AdapterChoice) -> str:
     stop = t("serving.kill" if server.state == "stopping" else "serving.stop")
     button = f'<button type="button" data-is="stop">{safe(stop)}</button>'
     served = page.workspace.library.find(lending.adapter)
+    folders = call.adapters.items() if call is not None else ()
+    mine = next((name for name, folder in folders if folder == choice.folder), "")
     other = (
         f'<p class="ex-note">{safe(t("serving.other", name=served.name))}</p>'
-        if served is not None and served.id != choice.id
+        if served is not None and not mine
         else ""
     )
     if server.state != "ready" or call is None:
         what = t("serving.stopping") if server.state == "stopping" else t("serving.starting", pid=server.pid)
         return f'<div class="sv-line" role="status"><span>{safe(what)}</span>{button}</div>{other}'
     names = [*call.adapters, *call.names]
-    system = served.system if served is not None else ""
-    key = keys.KEYS if keys.from_environment() else ""
-    question = ask(call.port, names[0], messages(system, page.language), key)
+    asked = choice if mine else served
+    held = keys.variable_of(lending.key)
+    question = ask(call.port, mine or names[0], messages(asked.system if asked else "", page.language), held or _MADE)
+    if not held:
+        question = f"export {_MADE}={lending.key}\n{question}"
+    key = t("serving.key.set", name=held) if held else t("serving.key.made")
     copy = f'<button type="button" data-act="copy">{safe(t("outside.copy"))}</button>'
     return (
         f'<div class="sv-line" role="status"><span>{safe(t("serving.ready"))} <code>http://{_PLACE}:{call.port}/v1</code></span>'
         f'{button}</div><p class="ex-note">{safe(t("serving.models", names=", ".join(names)))}</p>{other}'
+        f'<p class="ex-note">{safe(key)}</p>'
         f'<div class="sv-ask"><pre><code>{safe(question)}</code></pre>{copy}</div>'
     )
 

@@ -28,10 +28,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{file} 里写着这台机器的路径 {value}，上传后看得到仓库的人也看得到它。",
         "{file} names {value} of this machine; whoever sees the repository sees that, too.",
     ),
-    "publish.licence": (
-        "新建的仓库会标为 Apache-2.0 许可（ModelScope 的默认值），可以在网站上改。",
-        "The new repository is marked as Apache-2.0, ModelScope's default; it can be changed on the site.",
-    ),
     "publish.back": ("返回修改", "Back"),
     "publish.send": ("确认上传到 {hub}", "Confirm and send to {hub}"),
     "publish.cancel": ("取消", "Cancel"),
@@ -53,6 +49,15 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{name} is being sent. Wait for it to end.",
     ),
     "publish.failed": ("与程序失去联系，请检查它是否还在运行。", "No answer from the program. Is it still running?"),
+    "publish.silent": (
+        "站点还没有回答，还在等。可以关闭这个窗口，过一会儿再试。",
+        "The hub has not answered yet; still waiting. You can close this, and try again later.",
+    ),
+    "get.late": ("{name}：{late}", "{name}: {late}"),
+    "hub.silent": (
+        "站点已有 {seconds} 秒没有回答，还在等。可以取消，换一个来源或镜像再试。",
+        "No answer from the hub for {seconds} seconds; still waiting. You can cancel, and try another hub or mirror.",
+    ),
     "pull.asking": ("正在问站点…", "Asking the hub…"),
     "pull.fetching": ("正在取 {name}，{done} / {total}，{rate}/s", "Fetching {name}, {done} of {total}, {rate}/s"),
     "pull.fetched": ("正在取 {name}，{done} / {total}", "Fetching {name}, {done} of {total}"),

@@ -10,6 +10,21 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "serving.start": ("用 vLLM 运行", "Serve with vLLM"),
     "serving.port": ("端口", "Port"),
+    "serving.length": ("上下文长度", "Context length"),
+    "serving.length.whole": ("全部", "whole"),
+    "serving.length.odd": (
+        "上下文长度应是 {least} 到 {most} 的整数；留空则用模型的全部长度。",
+        "Context length must be a whole number from {least} to {most}; empty takes all of the model's.",
+    ),
+    "serving.key.set": (
+        "只回答带着 {name} 中密钥的程序。",
+        "It answers programs that bring the key in {name}.",
+    ),
+    "serving.key.made": (
+        "只回答带着下面这个密钥的程序，停止 vLLM 后它就作废。想用固定的密钥，请设置 ONECARD_API_KEY 再启动 OneCard。",
+        "It answers programs that bring the key below, which ends with this vLLM. For a fixed one set ONECARD_API_KEY and "
+        "start OneCard again.",
+    ),
     "serving.companions": ("同一基座的其他 {count} 个适配器也一起", "the {count} other adapters of this base, too"),
     "serving.lent": (
         "vLLM 要独占显卡：这里的模型会先卸下，停止 vLLM 之前这里不能训练和对话。",

@@ -20,6 +20,7 @@ from core.export.order import LABELS, Order
 from core.export.receipt import Receipt
 from core.proof import Proof
 from core.run import Run
+from core.sources.names import hub_set
 from core.text import Text
 
 Say = Callable[[str, str], str]
@@ -33,7 +34,10 @@ _RELATIONS = {
     "gguf": "quantized",
 }  # fmt: skip
 _ALWAYS = ("num_train_epochs", "learning_rate", "lora_rank", "lora_alpha", "target_modules", "seed")
-_UNASKED = ("model", "system", "prove", "probe_steps", "probe_share", "save_steps", "dataloader_num_workers")
+_UNASKED = (
+    "model", "system", "prove", "probe_steps", "probe_share", "save_steps", "dataloader_num_workers", "adapters",
+)  # fmt: skip
+_BASE = "BASE"
 
 
 def model_card(order: Order, run: Run | None, proved: Proof | None, receipt: Receipt | None) -> str:
@@ -44,7 +48,7 @@ def model_card(order: Order, run: Run | None, proved: Proof | None, receipt: Rec
         return chinese if zh else english
 
     parts = [_header(order, run), f"# {order.name}", *_intro(order, run, say)]
-    parts += [f"## {say('怎样运行', 'How to run it')}", *_running(order, run, say)]
+    parts += [f"## {say('怎样运行', 'How to run it')}", *_running(order, say)]
     parts += [f"## {say('检验', 'Proof')}", _proof(order, proved, say)]
     if receipt is not None:
         parts += [f"## {say('复测', 'This file, tested')}", receipt_text(receipt).of(order.language)]
@@ -56,8 +60,7 @@ def model_card(order: Order, run: Run | None, proved: Proof | None, receipt: Rec
 
 def _header(order: Order, run: Run | None) -> str:
     lines: dict[str, object] = {}
-    # A hub refuses what is no id of its own, and a folder's path is nobody's business.
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", order.model) and not Path(order.model).is_dir():
+    if _is_id(order.model):
         lines |= {"base_model": order.model, "base_model_relation": _RELATIONS[order.format]}
     lines |= {
         "library_name": _LIBRARIES[order.format],
@@ -104,11 +107,20 @@ def _intro(order: Order, run: Run | None, say: Say) -> list[str]:
     return [*parts, say("训练时没有另外的系统提示词。", "It was trained without a system prompt of its own.")]
 
 
-def _running(order: Order, run: Run | None, say: Say) -> list[str]:
+def _running(order: Order, say: Say) -> list[str]:
     parts = [say("在这个文件夹的上一级运行：", "In the folder that holds this one:")]
     # Whoever reads it has unpacked a zip.
     folder = Path(order.name if order.format == "zip" else order.target.name)
-    for command in commands(order, folder, run):
+    found = commands(order, folder, "" if _is_id(order.model) else _BASE)
+    if not _is_id(order.model) and order.format in ("adapter", "zip"):
+        label = models.inspect(order.model).label
+        parts.append(
+            say(
+                f"命令里的 {_BASE} 是基座 {_flat(label)} 的文件夹：请换成它在你机器上的路径。",
+                f"In the commands {_BASE} is the folder of the base, {_flat(label)}: put its path on your machine there.",
+            )
+        )
+    for command in found:
         note = f"\n\n{command.note.of(order.language)}" if command.note else ""
         if command.problem is not None:
             parts.append(f"**{command.tool}**: {command.problem.of(order.language)}")
@@ -131,7 +143,7 @@ def _data(run: Run | None, with_rows: bool, say: Say) -> str:
         f"`{rows_digest(rows)}`.",
     )
     if run.config.mix:
-        text += say(f"其中混入：{_code(run.config.mix)}。", f" Mixed in: {_code(run.config.mix)}.")
+        text += say(f"其中混入：{_code(_mixed(run.config.mix))}。", f" Mixed in: {_code(_mixed(run.config.mix))}.")
     if with_rows:
         lines = "\n".join(json.dumps(dataset.to_json(row), ensure_ascii=False) for row in rows)
         shown = "\n".join(fenced(lines))
@@ -157,9 +169,12 @@ def _settings(run: Run | None, say: Say) -> str:
         f"Trained on {day} on {_flat(device)}; these are the weights of step {taken} of {run.steps} planned. Settings that are "
         "not listed have their default.",
     )
+    if run.config.adapters:
+        told += say("它是接着另一个适配器训练的。", " It went on from another adapter.")
     lines = [told, "", f"| {say('设置', 'Setting')} | {say('值', 'Value')} |", "|---|---|"]
     for each in fields(TrainConfig):
         value = getattr(run.config, each.name)
+        value = _mixed(value) if each.name == "mix" else value
         if each.name not in _UNASKED and (each.name in _ALWAYS or value != getattr(default, each.name)):
             label = settings.fact_of(each.name).label
             name = say(label.zh, label.en)
@@ -195,6 +210,11 @@ def receipt_text(receipt: Receipt) -> Text:
         if about
         else Text("", "")
     )
+    if 2 * now < about:
+        identity = Text(
+            f"{identity.zh}一致不等于学会：它还没有学会新身份。",
+            f"{identity.en} As tested does not mean learned: it has not taken on the new identity.",
+        )
     read = (
         Text(
             f"逐词比较 {receipt.read} 处：KL 平均 {receipt.drift:.2g}、最大 {receipt.drift_most:.2g}，"
@@ -243,6 +263,16 @@ def _limits(run: Run | None, proved: Proof | None, say: Say) -> str:
             "The base had four bits in training; on the 16-bit base answers differ a little.",
         ))  # fmt: skip
     return "\n".join(f"- {each}" for each in found)
+
+
+def _is_id(model: str) -> bool:
+    """Whether a hub has the base by this name. A hub refuses what is no id, and a folder's path is nobody's business."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) is not None and not Path(model).is_dir()
+
+
+def _mixed(mix: str) -> str:
+    """What was mixed in; of a file its name, not where it lies."""
+    return re.sub(r"\S*[/\\]([^\s/\\]+)", lambda part: part[0] if hub_set(part[0].partition("#")[0]) else part[1], mix)
 
 
 def _code(text: str) -> str:

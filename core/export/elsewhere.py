@@ -11,7 +11,6 @@ from core import anatomy, models, vllm
 from core.anatomy import Anatomy
 from core.export import swift
 from core.export.order import Order
-from core.run import Run
 from core.text import Language, Text
 
 _SYSTEM = Text(
@@ -51,8 +50,11 @@ def where_it_lies(order: Order, folder: Path) -> list[Command]:
     return [unpack, *commands(order, folder / order.name)]
 
 
-def commands(order: Order, folder: Path, run: Run | None = None) -> list[Command]:
-    """For the export in `folder` (or, for an adapter, its own folder), each program that takes its format."""
+def commands(order: Order, folder: Path, base: str = "") -> list[Command]:
+    """For the export in `folder` (or, for an adapter, its own folder), each program that takes its format.
+
+    `base`: what to write for the base in place of where it lies on this machine.
+    """
     if order.format == "gguf":
         return _gguf(f"{order.name}-{order.quantisation}.gguf", order, folder)
     if order.format == "gguf-adapter":
@@ -60,14 +62,14 @@ def commands(order: Order, folder: Path, run: Run | None = None) -> list[Command
     if order.format in ("merged", "bnb"):
         return _merged(order, folder)
     found = anatomy.examine(order.adapter)
-    return adapter_commands(found, folder, order.model, order.name, order.system, order.language)
+    return adapter_commands(found, folder, order.model, order.name, order.system, order.language, base)
 
 
 def adapter_commands(
-    found: Anatomy, folder: Path, model: str, name: str, system: str, language: Language = "zh"
+    found: Anatomy, folder: Path, model: str, name: str, system: str, language: Language = "zh", base: str = ""
 ) -> list[Command]:
-    """For the adapter in `folder` on its base."""
-    base = str(models.inspect(model).folder) if models.is_pocket(model) else model
+    """For the adapter in `folder` on its base, which the commands call `base` if that is given."""
+    base = base or (str(models.inspect(model).folder) if models.is_pocket(model) else model)
     said = messages(system, language)
     call = vllm.Call(base, (f"{name}-base",), {name: folder}, found.rank)
     # Ranks and layers it reads from the adapter.

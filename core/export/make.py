@@ -57,7 +57,7 @@ def make(order: Order, told: Progress, stop: threading.Event, readme: Callable[[
         told(min(done, total), total)
 
     told(0, total)
-    _sweep(order.target)
+    storage.sweep_beside(order.target)
     with contextlib.suppress(_Stopped), device_errors("export"), storage.staged_folder(order.target) as staged:
         with _disk(staged):
             _write(order, staged, count)
@@ -69,12 +69,6 @@ def make(order: Order, told: Progress, stop: threading.Event, readme: Callable[[
         count(0)
         told(total, total)
     return not stop.is_set() or order.target.exists()
-
-
-def _sweep(target: Path) -> None:
-    """Clear away what an export into this folder left that was killed."""
-    for path in target.parent.glob(f".{target.name}.*.tmp") if target.parent.is_dir() else ():
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def facts(order: Order) -> dict[str, object]:

@@ -25,6 +25,13 @@ QUESTIONS = 100
 _READ_BYTES = 400_000_000  # of the reference's logits, in host memory
 _READ_MOST = 400  # positions
 Light = Literal["green", "yellow", "red", "none"]
+# Of the file, not of what it says: a true copy of an adapter that learned nothing is as tested.
+VERDICTS: dict[Light, Text] = {
+    "green": Text("与测试时一致", "as tested"),
+    "yellow": Text("请看一眼", "take a look"),
+    "red": Text("与测试时不同", "not as tested"),
+    "none": Text("没有复测", "not tested"),
+}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +50,7 @@ def retest(
 
     The adapter answers first, the file then: never both, unless there is room for both. Raises UserError.
     """
+    storage.sweep_beside(order.target)  # what a test that was killed left is no part of the export
     with hold(), device_errors():
         resident = engine.resident
         assert resident is not None
@@ -75,11 +75,12 @@ def retest(
 
 def _check_base(loaded: ModelInfo, order: Order) -> None:
     """What is asked must be what was merged: another base of the same shape would look well, and be another model."""
-    if loaded.folder != models.inspect(order.model).folder:
+    base = models.inspect(order.model)
+    if loaded.folder != base.folder:
         raise ModelError(
             Text(
-                f"现在载入的基座是 {loaded.label}，这个导出用的是 {order.model}，没有复测。请在训练页选回那个基座，再按“再测一次”。",
-                f"The base in memory is {loaded.label}, the export was made from {order.model}; it was not tested. Choose that "
+                f"现在载入的基座是 {loaded.label}，这个导出用的是 {base.label}，没有复测。请在训练页选回那个基座，再按“再测一次”。",
+                f"The base in memory is {loaded.label}, the export was made from {base.label}; it was not tested. Choose that "
                 "base on the Train tab, then press Test again.",
             )
         )
@@ -145,12 +146,12 @@ def _speaker(
 @contextlib.contextmanager
 def _attached(engine: Engine, order: Order) -> Iterator[str]:
     """The exported adapter beside the one that was tested, on the same base."""
-    with tempfile.TemporaryDirectory() as unpacked:
+    with storage.scratch_folder(order.target) as unpacked:
         folder = order.target
         if order.format == "zip":
             with zipfile.ZipFile(order.target / f"{order.name}.zip") as archive:
                 archive.extractall(unpacked)
-            folder = Path(unpacked) / order.name
+            folder = unpacked / order.name
         engine.attach(adapters.read(folder, _CHECK))
         try:
             yield _CHECK
@@ -200,8 +201,8 @@ def _in_llama_cpp(order: Order, said: Sequence[Said], stop: threading.Event) -> 
             yield speaker
         return
     base = models.inspect(order.model).folder
-    with tempfile.TemporaryDirectory(dir=order.target.parent, prefix=".base-") as folder:
-        whole = Path(folder) / "base.gguf"
+    with storage.scratch_folder(order.target) as folder:
+        whole = folder / "base.gguf"
         gguf_file.write(whole, base, Weights(base, None), "f16", "base", lambda nbytes: None)
         lora = order.target / f"{order.name}-lora.gguf"
         with GgufSpeaker(whole, lora, context, stop).opened() as speaker:

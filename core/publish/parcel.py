@@ -14,7 +14,10 @@ from core.text import Text
 
 CARD = "README.md"
 _SENT = re.compile(r"\w[\w.-]*\.(safetensors|gguf|json|jinja|model|tiktoken)|(merges|vocab)\.txt|README\.md|Modelfile")
-_MOST_TEXT = 2_000_000  # bytes of a settings file that is looked through
+_MOST_TEXT = 2_000_000  # bytes of a file that is looked through
+_MOST_TOLD = 8  # paths of one file that are named
+# In text, a path begins where no word, address or other path goes on, and goes two folders deep.
+_PATH = re.compile(r"(?<![\w./:~\\-])(?:/[^\s/'\"`<>|:;,，。；：()]+){2,}|\b[A-Za-z]:\\[^\s'\"`<>|,，。]+")
 
 
 @dataclass(frozen=True)
@@ -113,15 +116,24 @@ def _check(folder: Path, names: set[str]) -> None:
 
 
 def _told(file: Outgoing) -> list[tuple[str, str]]:
-    """Settings of a file that name a folder of this machine: a hub's readers can do nothing with them."""
-    if not file.name.endswith(".json") or file.nbytes > _MOST_TEXT:
+    """What in a file names a folder of this machine: a hub's readers can do nothing with it."""
+    if file.nbytes > _MOST_TEXT or not file.name.endswith((".json", ".md", "Modelfile")):
         return []
+    if not file.name.endswith(".json"):
+        text = file.path.read_text("utf-8", "replace")
+        return [(file.name, path) for path in dict.fromkeys(_PATH.findall(text)) if _is_here(path)][:_MOST_TOLD]
     try:
         found = storage.read_json(file.path)
     except (ValueError, RecursionError):
         return []
     values = [value for value in found.values() if isinstance(value, str)] if isinstance(found, dict) else []
     return [(file.name, value) for value in values if len(value) < 500 and _is_path(value)]
+
+
+def _is_here(path: str) -> bool:
+    """Whether a path found in text can be one of this machine: its first folder is there, or it is of Windows."""
+    first = path.split("/")[1] if path.startswith("/") else ""
+    return len(path) < 500 and (not first or Path("/", first).is_dir())
 
 
 def _is_path(value: str) -> bool:

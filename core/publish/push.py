@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 from core import hub as hubs
 from core.errors import ConfigError, ModelError
 from core.hub import Hub, HubName
-from core.models import Progress
+from core.models import Progress, Stopped
 from core.publish import parcel, wire
 from core.publish.huggingface import HuggingFace
 from core.publish.modelscope import ModelScope
 from core.publish.parcel import Outgoing, Parcel
 from core.publish.remote import Account, Large, Place, Remote
-from core.publish.wire import Stopped, Wire
+from core.publish.wire import Wire
 from core.text import Text
+from core.waiting import Quiet
 
 if TYPE_CHECKING:
     import httpx
@@ -36,6 +37,10 @@ Pause = Callable[[int], float]
 CHANGED = Text(
     "确认之后，文件、账号或仓库变了，没有上传。请重新核对一遍。",
     "The files, the account or the repository changed after you confirmed; nothing was sent. Look at it again.",
+)
+LICENCE = Text(
+    "新建的仓库会标为 Apache-2.0 许可（ModelScope 的默认值），可以在网站上改。",
+    "The new repository is marked as Apache-2.0, ModelScope's default; it can be changed on the site.",
 )
 
 
@@ -49,6 +54,11 @@ class Plan:
     private: bool
     there: bool
     parcel: Parcel
+
+    @property
+    def licence(self) -> Text | None:
+        """What the repository will say of its licence without having been told; None if it says nothing of itself."""
+        return LICENCE if self.hub.name == "modelscope" and not self.there else None
 
     @property
     def seal(self) -> str:
@@ -76,21 +86,26 @@ def account(name: HubName) -> Account:
         return _remote(client, hub_for_writing(name)).account()
 
 
-def prepare(folder: Path, name: HubName, repository: str, private: bool) -> Plan:
-    """Look at the folder and ask the hub. Sends nothing. Raises UserError for what could not be pushed so."""
+def prepare(folder: Path, name: HubName, repository: str, private: bool, quiet: Quiet | None = None) -> Plan:
+    """Look at the folder and ask the hub. Sends nothing. Raises UserError for what could not be pushed so.
+
+    `quiet` hears of answers that are late.
+    """
     found, hub = parcel.read(folder), hub_for_writing(name)
     with wire.connection() as client:
-        return _plan(_remote(client, hub), found, repository.strip(), private)
+        return _plan(_remote(client, hub, quiet=quiet), found, repository.strip(), private)
 
 
-def push(plan: Plan, stop: threading.Event, told: Progress, pause: Pause | None = None) -> Pushed | None:
+def push(
+    plan: Plan, stop: threading.Event, told: Progress, pause: Pause | None = None, quiet: Quiet | None = None
+) -> Pushed | None:
     """Carry out what was confirmed; None if `stop` was set before the commit. `told` hears of bytes sent.
 
-    `pause(n)`: seconds before the n-th attempt at a request. Raises ConfigError if things are no longer as confirmed,
-    ModelError or StorageError for what the hub or the disk refuses.
+    `pause(n)`: seconds before the n-th attempt at a request; `quiet` hears of answers that are late. Raises
+    ConfigError if things are no longer as confirmed, ModelError or StorageError for what the hub or the disk refuses.
     """
     with wire.connection() as client:
-        remote = _remote(client, plan.hub, stop, pause)
+        remote = _remote(client, plan.hub, stop, pause, quiet)
         try:
             if _plan(remote, parcel.read(plan.parcel.folder), plan.repository, plan.private).seal != plan.seal:
                 raise ConfigError(CHANGED, "repo")
@@ -102,7 +117,13 @@ def push(plan: Plan, stop: threading.Event, told: Progress, pause: Pause | None 
         return Pushed(plan, remote.page(plan.repository))
 
 
-def _remote(client: httpx.Client, hub: Hub, stop: threading.Event | None = None, pause: Pause | None = None) -> Remote:
+def _remote(
+    client: httpx.Client,
+    hub: Hub,
+    stop: threading.Event | None = None,
+    pause: Pause | None = None,
+    quiet: Quiet | None = None,
+) -> Remote:
     if hubs.offline(hub, "") is not None:
         raise ConfigError(
             Text(
@@ -114,7 +135,7 @@ def _remote(client: httpx.Client, hub: Hub, stop: threading.Event | None = None,
     token = hubs.token(hub)
     if not token:
         raise ConfigError(_no_token(hub), "to")
-    line = Wire(client, hub, token, stop, pause)
+    line = Wire(client, hub, token, stop, pause, quiet)
     return HuggingFace(hub, line) if hub.name == "hf" else ModelScope(hub, line)
 
 
@@ -228,7 +249,7 @@ def _send(remote: Remote, repository: str, large: Large, told: Callable[[int], N
         if place is None:
             told(large.file.nbytes)
             return
-        problem = _put_all(remote, place, large, told)
+        problem = _put_all(remote, repository, place, large, told)
         if problem is None:
             break
         if attempt >= wire.ATTEMPTS:
@@ -238,7 +259,9 @@ def _send(remote: Remote, repository: str, large: Large, told: Callable[[int], N
         remote.wire.ask("POST", place.verify, repository, body={"oid": large.sha256, "size": large.file.nbytes})
 
 
-def _put_all(remote: Remote, place: Place, large: Large, told: Callable[[int], None]) -> ModelError | None:
+def _put_all(
+    remote: Remote, repository: str, place: Place, large: Large, told: Callable[[int], None]
+) -> ModelError | None:
     """Send the bytes to one address, or in pieces to several; what went wrong, if it may go right the next time."""
     if not place.parts:
         return _put(remote, place.url, place, large, 0, large.file.nbytes, told)[0]
@@ -251,7 +274,7 @@ def _put_all(remote: Remote, place: Place, large: Large, told: Callable[[int], N
         if problem is not None:
             return problem
         tags.append({"partNumber": number + 1, "etag": tag})
-    remote.wire.ask("POST", place.url, large.file.name, body={"oid": large.sha256, "parts": tags}, signed=True)
+    remote.wire.ask("POST", place.url, repository, body={"oid": large.sha256, "parts": tags}, signed=True)
     return None
 
 

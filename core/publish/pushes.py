@@ -24,6 +24,8 @@ class Pushes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._errand: Errand[Pushed] = Errand("push", _BUSY)
+        self.silent_seconds = 0.0
+        """How late the hub's answer is; 0 as long as that need not be said."""
 
     @property
     def name(self) -> str:
@@ -59,7 +61,10 @@ class Pushes:
         plan = self.plan(export, hub, repository, private)
         if plan.seal != seal:
             raise ConfigError(push.CHANGED, "repo")
-        self._errand.start(export, lambda stop, told: push.push(plan, stop, told))
+        self._errand.start(export, lambda stop, told: push.push(plan, stop, told, quiet=self._hear))
+
+    def _hear(self, seconds: float) -> None:
+        self.silent_seconds = seconds
 
     def stop(self) -> None:
         """Give up the push under way."""

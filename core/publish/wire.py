@@ -6,14 +6,15 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from core.errors import ModelError
 from core.hub import Hub, authority, strange_answer, unreachable
+from core.models import Stopped
 from core.redact import redact
 from core.text import Text
+from core.waiting import Quiet, waited
 
 if TYPE_CHECKING:
     import httpx
@@ -22,10 +23,6 @@ ATTEMPTS = 5
 Done = TypeVar("Done")
 _AGAIN = (408, 429, 500, 502, 503, 504)
 _MOST_SAID = 400
-
-
-class Stopped(Exception):
-    """Whoever waits for the push does not want it any more."""
 
 
 @contextlib.contextmanager
@@ -38,7 +35,10 @@ def connection() -> Iterator[httpx.Client]:
 
 
 class Wire:
-    """A client, a hub, and the token that only this hub hears. `pause(n)`: seconds before the n-th attempt."""
+    """A client, a hub, and the token that only this hub hears. `pause(n)`: seconds before the n-th attempt.
+
+    `quiet` hears of answers that are late, while nothing large is sent.
+    """
 
     def __init__(
         self,
@@ -47,9 +47,10 @@ class Wire:
         token: str,
         stop: threading.Event | None = None,
         pause: Callable[[int], float] | None = None,
+        quiet: Quiet | None = None,
     ) -> None:
         self.client, self.hub, self.stop = client, hub, stop or threading.Event()
-        self._token, self._pause = token, pause or _pause
+        self._token, self._pause, self._quiet = token, pause or _pause, quiet
 
     def ask(
         self,
@@ -78,7 +79,7 @@ class Wire:
             attempt += 1
             made = functools.partial(self._once, method, url, headers, body, lines)
             # What may be done already is waited for: whoever stops it would else be told that it was not.
-            problem, answer = self.apart(made) if again else made()
+            problem, answer = waited(made, self.stop if again else None, self._quiet)
             # Nothing reached the hub, or it said that it did nothing.
             harmless = problem is None and answer is not None and answer.status_code in (429, 503)
             more = attempt < ATTEMPTS and (again or harmless)
@@ -119,18 +120,7 @@ class Wire:
 
     def apart(self, work: Callable[[], Done]) -> Done:
         """What `work` returns or raises, waited for no longer than somebody wants it: a hub may be silent for minutes."""
-        outcome: Future[Done] = Future()
-
-        def run() -> None:
-            try:
-                outcome.set_result(work())
-            except BaseException as error:
-                outcome.set_exception(error)
-
-        threading.Thread(target=run, name="request", daemon=True).start()
-        while not wait([outcome], timeout=0.1).done:
-            self.check()
-        return outcome.result()
+        return waited(work, self.stop)
 
     def check(self) -> None:
         """Raise Stopped if nobody wants it any more."""

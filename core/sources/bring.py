@@ -20,11 +20,13 @@ from core.download import connection
 from core.downloads import downloads_of
 from core.errors import BusyError, DatasetError, ModelError, UserError
 from core.hub import Hub, RemoteFile, hub_named
+from core.models import Stopped
 from core.sources import fetch, hubs, kept
 from core.sources.hubs import SetOffer
 from core.sources.names import HubSet
 from core.text import Text
 from core.transfer import Meter, Transfer
+from core.waiting import saying
 
 if TYPE_CHECKING:
     import httpx
@@ -58,6 +60,8 @@ class SetDownloads:
         self._meter = Meter()
         self.name = ""
         self.outcome: Brought | None = None
+        self.silent_seconds = 0.0
+        """How late the hub's answer is; 0 as long as that need not be said."""
 
     @property
     def hub(self) -> Hub:
@@ -109,8 +113,10 @@ class SetDownloads:
         where = self.hub_of(name).label
         say(Text(zh=f"正在从 {where.zh} 下载 {name}…", en=f"downloading {name} from {where.en} …"))
         self.start(name)
+        quiet = saying(where, say)
         try:
             while not self.wait(2.0):
+                quiet(self.silent_seconds)
                 if (now := self.now) is not None:
                     line = f"{now.done / 1e6:.1f} / {now.total / 1e6:.1f} MB"
                     say(Text(line, line))
@@ -121,12 +127,17 @@ class SetDownloads:
         if self.outcome is not None and self.outcome.problem is not None:
             raise ModelError(self.outcome.problem)
 
+    def _hear(self, seconds: float) -> None:
+        self.silent_seconds = seconds
+
     def _work(self, name: HubSet) -> None:
         try:
-            with connection() as client:
+            with connection(self._stop, self._hear) as client:
                 offer = hubs.look_up(client, name, self.hub_of(name))
                 here = self._fetch(client, offer)
             self.outcome = Brought(str(name), here)
+        except Stopped:
+            self.outcome = Brought(str(name), False)
         except UserError as error:
             self.outcome = Brought(str(name), False, error.text)
         except OSError as error:

@@ -63,7 +63,7 @@ def test_swift_infer_answers_as_we_do_from_our_folder(
         ask(str(order.target), None, conversations) if form == "merged" else ask("pocket", order.target, conversations)
     )
     # The very command that the page and the card show, in its first line.
-    shown = next(each for each in commands(order, order.target, run) if each.tool.startswith("ms-swift"))
+    shown = next(each for each in commands(order, order.target) if each.tool.startswith("ms-swift"))
     infer = shlex.split(shown.text.splitlines()[0])
     theirs = answered([str(swift / infer[0]), *infer[1:]], tmp_path, conversations, call)
     differing = [(each[-1]["content"], a, b) for each, a, b in zip(conversations, ours, theirs, strict=True) if a != b]

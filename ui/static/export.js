@@ -137,6 +137,7 @@ document.addEventListener('onecard-export', event => {
 });
 watch('value', () => {
   if (!props.value) return;
-  told = JSON.parse(props.value).said;
+  const answer = JSON.parse(props.value);
+  if (answer.adapter === chosen) told = answer.said;  // another one may have been opened meanwhile
   ask();
 });

@@ -25,10 +25,12 @@ const stage = name => {
 
 async function question(ask, answered) {
   const number = ++asked;
+  const late = setTimeout(() => { if (number === asked) part('account').textContent = text.silent; }, text.patience);
   try {
     const found = await ask();
     if (number === asked) answered(found);
   } catch (error) { if (number === asked) say(text.failed); }
+  clearTimeout(late);
 }
 
 function account() {

@@ -46,7 +46,10 @@ home.addEventListener('submit', event => {
   const form = event.target;
   told = '';
   form.querySelector('button').disabled = true;
-  trigger('start', {id: chosen, port: Number(form.port.value), companions: Boolean(form.companions?.checked)});
+  trigger('start', {
+    id: chosen, port: Number(form.port.value), length: form.context.value ? Number(form.context.value) : null,
+    companions: Boolean(form.companions?.checked),
+  });
 });
 // The buttons that copy are the dialog's own.
 home.addEventListener('click', event => {
@@ -65,7 +68,8 @@ document.addEventListener('onecard-export', event => {
 });
 watch('value', () => {
   if (!props.value) return;
-  told = JSON.parse(props.value).said;
+  const answer = JSON.parse(props.value);
+  if (answer.adapter === chosen) told = answer.said;  // another one may have been opened meanwhile
   seen = '';
   read();
 });
