@@ -55,7 +55,6 @@ def remove(run_folder: Path, steps: Collection[int]) -> None:
             storage.remove_folder(run_folder / name(step))
 
 
-def forget_all_but(run_folder: Path, steps: Collection[int]) -> None:
-    """Take away what a run that goes on from an earlier step does not know, and what a kill left half written."""
-    remove(run_folder, [step for step, _ in saved(run_folder) if step not in steps])
+def tidy(run_folder: Path) -> None:
+    """Take away what a kill left half written."""
     storage.sweep(run_folder / FOLDER)

@@ -51,7 +51,7 @@ class Probing:
         self._all = False  # whether there is time to ask everything
         if len(state.base_answers) != len(asked):
             state.base_answers = []
-        probed.forget_all_but(run.folder, {point.step for point in self.points})
+        probed.tidy(run.folder)
 
     @property
     def points(self) -> list[Point]:
@@ -238,11 +238,25 @@ class Probing:
                 probed.link(saved, run.folder / name)
             size = (run.folder / name / WEIGHTS).stat().st_size
         except (UserError, OSError) as error:  # a full disk must not end what has its own checkpoints
+            probed.remove(run.folder, [state.step])  # one of before the run went on is not what was asked
             self._tell("unkept", step=state.step, reason=str(error))
             return None
-        there = {step for step, _ in probed.saved(run.folder)}
-        spare = [point for point in self.points if point.step in there and point.step != state.step]
-        while len(spare) + 1 > probed.room(size):
-            spare.remove(leaving := taken.least(spare))
-            probed.remove(run.folder, [leaving.step])
+        self._make_room(probed.room(size))
         return name
+
+    def _make_room(self, most: int) -> None:
+        """Keep at most so many. What a run left that goes on from an earlier step stays until it comes there again."""
+        run, now = self._run, self._state.step
+        there = [step for step, _ in probed.saved(run.folder)]
+        known = {point.step for point in self.points}
+        older = [step for step in there if step not in known]
+        spare = [point for point in self.points if point.step in there and point.step != now]
+        leaving = [step for step in older if step <= now]
+        older = [step for step in older if step > now]
+        while len(spare) + len(older) + 1 > most:
+            if older:
+                leaving.append(older.pop())
+            else:
+                spare.remove(least := taken.least(spare))
+                leaving.append(least.step)
+        probed.remove(run.folder, leaving)

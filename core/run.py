@@ -28,6 +28,7 @@ Tell = Callable[..., Event]
 Status = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 _ENDINGS: tuple[Status, ...] = ("finished", "stopped", "failed")
 _AFTERWARDS = ("chosen",)
+_LOCK = ".lock"
 
 
 class Run:
@@ -44,6 +45,7 @@ class Run:
         self.name, self.note = "", ""  # given later, by hand
         self.events: list[Event] = []
         self.live = False  # whether this process is training it now
+        self._taken_up = 0  # how many events there were when this process began with it
         self._write = threading.Lock()
         self._claim: IO[str] | None = None
 
@@ -67,7 +69,7 @@ class Run:
         if (folder / "config.json").exists():
             raise BusyError(
                 Text(
-                    zh=f"{folder} 里已经有一次训练记录。请换一个输出文件夹,或先移走它。",
+                    zh=f"{folder} 里已经有一次训练记录。请换一个输出文件夹，或先移走它。",
                     en=f"{folder} already holds a run. Choose another output folder, or move that one away.",
                 )
             )
@@ -117,21 +119,27 @@ class Run:
 
     def claim(self) -> None:
         """Keep the folder to this process until `release`: two trainers would write over each other. Raises BusyError."""
-        claim = storage.lock_file(self.folder / ".lock")
+        claim = storage.lock_file(self.folder / _LOCK)
         if claim is None:  # what this process holds itself stays held
             raise BusyError(
                 Text(
-                    zh=f"另一个程序正在训练“{self.title}”({self.folder})。请等它结束,或先停止它。",
+                    zh=f"另一个程序正在训练“{self.title}”（{self.folder}）。请等它结束，或先停止它。",
                     en=f"Another program is training “{self.title}” ({self.folder}). Wait for it to end, or stop it first.",
                 )
             )
-        self._claim = claim
+        self._claim, self._taken_up = claim, len(self.events)
 
     def release(self) -> None:
         """Let go of the folder."""
         if self._claim is not None:
             self._claim.close()
             self._claim = None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it was trained here and ended without a word: the program or the machine did."""
+        lock = self.folder / _LOCK
+        return self.status == "interrupted" and lock.is_file() and not storage.is_held(lock)
 
     def refresh(self) -> None:
         """Read the events anew: another process may have gone on with the run meanwhile."""
@@ -193,7 +201,13 @@ class Run:
     def ending(self) -> Event | None:
         """The event that ended the run; None if it has not ended, or goes on since."""
         last = next((event for event in reversed(self.events) if event["type"] not in _AFTERWARDS), None)
-        return last if last is not None and last["type"] in _ENDINGS else None
+        return last if last is not None and last["type"] in _ENDINGS and not self.starting else None
+
+    @property
+    def starting(self) -> bool:
+        """Whether this process has begun with it, and not come to where its steps begin or go on."""
+        told = (self.events[i]["type"] for i in range(self._taken_up, len(self.events)))
+        return self.live and not any(kind in ("started", "resumed", *_ENDINGS) for kind in told)
 
     @property
     def status(self) -> Status:
@@ -216,7 +230,7 @@ class Run:
         if self.status == "finished":
             raise BusyError(
                 Text(
-                    zh=f"“{self.title}”已经训练完,没有可以继续的步。",
+                    zh=f"“{self.title}”已经训练完，没有可以继续的步。",
                     en=f"“{self.title}” has finished; no steps are left to go on with.",
                 )
             )

@@ -36,7 +36,7 @@ def read(engine: Engine, model: str, active: Run | None, stopping: bool, loading
     """The facts now. `model` is the chosen base model, `loading` what is read from disk at the moment."""
     state: Literal["idle", "loading", "training", "stopping"] = "idle"
     if active is not None:
-        state = "stopping" if stopping else ("training" if active.steps else "loading")
+        state = "stopping" if stopping else ("loading" if active.starting or not active.steps else "training")
     elif engine.state == "loading" or loading is not None:
         state = "loading"
     return Status(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +234,27 @@ def test_a_stopped_run_goes_on_to_the_same_end(tmp_path: Path, tiny_config: Trai
         told = [{e["step"]: (e["hits"], e["drift"]) for e in run.probings} for run in (straight, again)]
         assert told[1].items() >= told[0].items()
         assert len([event for event in again.history if event["type"] == "acquired"]) == 1
+
+
+def test_adapters_kept_before_a_kill_stay_until_their_steps_are_trained_again(
+    tmp_path: Path, tiny_config: TrainConfig
+) -> None:
+    config = build({**ZED, "max_steps": 6}, tiny_config)
+    folder = carry_out(tmp_path / "run", config, stop_at=5).folder
+    shutil.rmtree(folder / "checkpoints")  # as if the kill had come before the first one
+    kept = {step: weights(path) for step, path in probed.saved(folder)}
+    assert set(kept) == {2, 4, 5}
+    run, seen = Run.open(folder), dict[str, list[int]]()
+    original = run.append
+
+    def append(kind: str, **fields: object) -> Event:
+        seen[f"{kind} {fields.get('step')}"] = [step for step, _ in probed.saved(folder)]
+        return original(kind, **fields)
+
+    run.append = append  # type: ignore[method-assign]
+    train(Engine(), run, threading.Event())
+    assert seen["resumed 0"] == seen["probed 2"] == seen["probed 4"] == [2, 4, 5] and seen["finished 6"] == [2, 4, 6]
+    assert {step: weights(path) for step, path in probed.saved(folder)}.items() >= {2: kept[2], 4: kept[4]}.items()
 
 
 def test_a_checkpoint_of_an_older_version_is_gone_on_from(tmp_path: Path, tiny_config: TrainConfig) -> None:

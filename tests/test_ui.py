@@ -449,8 +449,17 @@ def test_an_interrupted_run_says_where_its_checkpoints_are(tmp_path: Path) -> No
     workspace.run("r1").events.append({"type": "step", "step": 7, "loss": 1.0})
     follow = Follow(Page(workspace, "en", Edits(workspace)))
     assert "step 7" in follow.draw_head("r1") and "checkpoints" not in follow.draw_head("r1")
-    (tmp_path / "runs" / "r1" / "checkpoints" / "step-000005").mkdir(parents=True)
-    assert str(tmp_path / "runs" / "r1" / "checkpoints") in follow.draw_head("r1")
+    assert "again from step 0" in follow.draw_head("r1") and "Adapters kept" not in follow.draw_head("r1")
+    for number in (2, 5, 6):
+        kept = tmp_path / "runs" / "r1" / "probed" / f"step-{number:06d}"
+        kept.mkdir(parents=True)
+        (kept / "adapter_model.safetensors").touch()
+    assert "(steps 2, 5, 6)" in follow.draw_head("r1")
+    saved = tmp_path / "runs" / "r1" / "checkpoints" / "step-000005"
+    saved.mkdir(parents=True)
+    (saved / "trainer.json").touch()
+    assert str(saved.parent) in follow.draw_head("r1") and "from the checkpoint of step 5" in follow.draw_head("r1")
+    assert "(steps 6)" in follow.draw_head("r1") and "step 0" not in follow.draw_head("r1")
 
 
 def test_without_a_card_no_preset_that_needs_one_is_chosen(

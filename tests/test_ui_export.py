@@ -93,14 +93,14 @@ def test_a_cancelled_export_leaves_nothing(page: Page, monkeypatch: pytest.Monke
     from core.export import weights
 
     going, on = threading.Event(), threading.Event()
-    real = weights.Low.added
+    real = weights.Low.add_to
 
     def slow(self: weights.Low, *rest: object) -> object:
         going.set()
         assert on.wait(60)
         return real(self, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(weights.Low, "added", slow)
+    monkeypatch.setattr(weights.Low, "add_to", slow)
     dialog, adapter = ExportDialog(page), only(page)
     dialog.on_start(sent(id=adapter, form={"format": "merged", "name": "mine"}))
     assert going.wait(60)

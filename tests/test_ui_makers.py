@@ -183,8 +183,8 @@ def test_rewording_can_be_cancelled_and_says_how_far_it_came(dialog: Dialog, mon
     told: list[dict[str, object]] = []
     work = threading.Thread(target=lambda: told.extend(reworded(dialog, "1")))
     work.start()
-    assert begun.wait(10)
+    assert begun.wait(100)
     dialog.makers.on_cancel(SESSION)  # type: ignore[arg-type]
-    work.join(10)
+    work.join(100)
     assert "0 / 1" in str(told[-1]["reworded"]["said"])  # type: ignore[index]
     assert next(reworded(dialog, "9"))["level"] == "bad"

@@ -115,3 +115,63 @@ def test_the_button_goes_on_with_a_run_that_has_not_finished(tmp_path: Path, tin
     tab.on_resume("old")
     assert workspace._job.join(60) and listed.status == "finished"
     assert tab.on_changed("old")[tab.resume]["visible"] is False
+
+
+def test_a_run_that_is_gone_on_with_is_starting_until_its_steps_go_on(run: Run) -> None:
+    from core import status
+    from core.engine import Engine
+
+    shown, engine = follow(run), Engine()
+    run.append("started", steps=9)
+    step(run, 3, 1.0)
+    run.append("failed", step=3, message_zh="坏", message_en="broken")
+    mark = shown.state("r1")
+    run.claim()
+    run.live = True
+    try:
+        # Before a word is written of it: the end of before is none any more.
+        assert run.starting and run.ending is None and run.status == "running" and shown.state("r1") != mark
+        assert "starting" in shown.draw_head("r1") and "broken" not in shown.draw_head("r1")
+        assert status.read(engine, "m", run, False, None).state == "loading"
+        run.append("loading", model="m")
+        assert run.starting
+        mark = shown.state("r1")
+        run.append("resumed", step=2, damaged=[])
+        assert not run.starting and shown.state("r1") != mark and "running" in shown.draw_head("r1")
+        assert status.read(engine, "m", run, False, None).state == "training"
+        run.append("finished", step=9, seconds=1.0)
+        assert run.status == "finished"  # also while its proof is made
+    finally:
+        run.release()
+
+
+def test_a_refused_press_gives_the_buttons_back(tmp_path: Path, tiny_config: TrainConfig) -> None:
+    workspace = Workspace(tmp_path / "home")
+    with gr.Blocks():
+        tab = TrainTab(Page(workspace, "en", Edits(workspace)))
+    old = Run.create(workspace.home / "runs" / "old", tiny_config, [Row("a", "", "b")], "old", "")
+    old.append("loading", model="m")
+    assert tab.on_begun("start") == gr.update(value="Starting…", interactive=False)
+    assert tab.on_begun("stop")["value"] == "Stopping…"  # type: ignore[index]
+    assert tab.on_resuming("Resume from step 3")["value"] == "Resuming…"  # type: ignore[index]
+    assert tab.on_resuming("Start again with the same rows and settings")["value"] == "Starting…"  # type: ignore[index]
+    back = tab.on_refused("old")
+    assert back[tab.button]["interactive"] and back[tab.button]["value"] == "Start training"  # type: ignore[index]
+    assert back[tab.resume]["interactive"] and "Start again" in back[tab.resume]["value"]  # type: ignore[index]
+
+
+def test_what_is_missing_to_an_identity_is_said_as_it_is(run: Run) -> None:
+    from ui.probings import said_of_probings
+
+    page = follow(run).page
+
+    def said(number: int, hits: int, total: int) -> str:
+        run.append("probed", step=number, hits=hits, total=total, seconds=1.0, answers=[])
+        return said_of_probings(page, run, run.probings)
+
+    run.append("started", steps=9)
+    assert said(0, 0, 40) == ""
+    assert "3 of the first 8 questions hit; from 7 on the others are asked too, 40 in all" in said(1, 3, 8)
+    assert "8 of the first 8 questions hit; all 40 are still to be asked, of which 34 have to be hit" in said(2, 8, 8)
+    assert "not acquired yet: 20 of 40 hit, 34 needed" in said(3, 20, 40)
+    assert said(4, 36, 40) == ""  # the event that says it comes right after

@@ -9,6 +9,7 @@ import gradio as gr
 from core.generate import Column, Sampling
 from core.served import ServedWorkspace
 from ui import keys, meter, snippets, talk
+from ui.chatbot import Chatbot, edited
 from ui.fix import FixBar, is_answer
 from ui.library import open_button
 from ui.page import Page
@@ -27,7 +28,7 @@ class ChatTab:
         t = page.t
         with gr.Row(elem_classes="oc-columns"):
             with gr.Column(scale=7, min_width=420):
-                self.chat = gr.Chatbot(
+                self.chat = Chatbot(
                     elem_id="chat", elem_classes="oc-chat", label=t("chat.title"), height="calc(100dvh - 204px)",
                     min_height=300, placeholder=t("chat.empty"), editable="all", **talk.CHATBOT,
                 )  # fmt: skip
@@ -155,8 +156,8 @@ class ChatTab:
         if is_answer(history, event.index):
             yield self.fix.begin(0, event, history, str(settings[0] or ""), str(settings[1] or ""))
             return
-        before = talk.plain(history[: int(event.index)])
-        yield from self._answer(request, talk.asked(before, str(event.value)), *settings)
+        before, (_, new) = talk.plain(history[: int(event.index)]), edited(str(event.previous_value), str(event.value))
+        yield from self._answer(request, talk.asked(before, new), *settings)
 
     def on_undo(self, event: gr.UndoData, history: list[Turn]) -> Shown:
         """Take the last message back into the input."""

@@ -12,6 +12,7 @@ from core.comparison import LETTERS, MOST_COLUMNS, Answer, Setup, Words
 from core.dataset import Identity
 from core.generate import STRONGEST, Reply
 from ui import talk
+from ui.chatbot import Chatbot
 from ui.fix import FixBar, is_answer
 from ui.page import Page
 from ui.pieces import icon, safe, tag
@@ -81,7 +82,7 @@ class Side:
                 )
                 self.tools = ColumnTools(page, self.letter, elem_id=f"tools-{key}", min_width=0)
             self._build_settings(key)
-            self.chat = gr.Chatbot(
+            self.chat = Chatbot(
                 elem_id=f"chat-{key}", elem_classes="oc-chat", label=t("compare.column", column=self.letter),
                 height="calc(100dvh - 338px)", min_height=260, placeholder=t("compare.empty"), editable="all",
                 **talk.CHATBOT,

@@ -10,9 +10,8 @@ from core.export.card import receipt_text
 from core.export.elsewhere import Command, where_it_lies
 from core.export.exports import Made
 from core.export.order import LABELS
-from core.export.receipt import Compared, Receipt
+from core.export.receipt import VERDICTS, Compared, Receipt
 from core.export.retest import order_of
-from core.proof import LIGHTS
 from ui.page import Page
 from ui.pieces import safe, show_bytes, tag
 
@@ -32,7 +31,7 @@ def _one(page: Page, each: Made, adapter: Path, opened: bool) -> str:
     t, receipt = page.t, each.receipt
     order = replace(order_of(each.folder, adapter), language=page.language)
     kind = f" {order.quantisation.upper()}" if order.format == "gguf" else ""
-    light = tag(page.of(LIGHTS[receipt.light]), _TAGS[receipt.light]) if receipt is not None else ""
+    light = tag(page.of(VERDICTS[receipt.light]), _TAGS[receipt.light]) if receipt is not None else ""
     said = page.of(receipt_text(receipt)) if receipt is not None else t("outside.untested")
     ask = {
         "title": t("outside.remove.ask", name=each.folder.name),

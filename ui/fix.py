@@ -15,6 +15,7 @@ from core.config import TrainConfig
 from core.dataset import Dataset
 from core.fixes import Fix, Placed
 from ui import talk
+from ui.chatbot import edited, parted
 from ui.page import Page
 from ui.pieces import note
 from ui.row_report import train_further
@@ -77,7 +78,7 @@ class FixBar:
     def begin(self, place: int, event: gr.EditData, history: Sequence[Turn], adapter: str, system: str) -> Shown:
         """An answer of the chatbot at `place` was edited: offer to keep it. Raises DatasetError for an empty answer."""
         index = int(event.index)
-        old, new = _text(event.previous_value), _text(event.value)
+        old, new = edited(_text(event.previous_value), _text(event.value))
         if old.strip() == new.strip() or (history[index].get("metadata") or {}).get("title"):
             return self._restored(place, history, index, old)  # nothing was said, or a thought was edited
         before = talk.messages("", talk.plain(history[:index]))
@@ -97,7 +98,7 @@ class FixBar:
     def restore(self, place: int, event: gr.EditData, history: Sequence[Turn]) -> Shown:
         """What was edited stays as it was."""
         turns = list(history)
-        turns[int(event.index)] = {**turns[int(event.index)], "content": _text(event.previous_value)}
+        turns[int(event.index)] = {**turns[int(event.index)], "content": parted(_text(event.previous_value))}
         return {self.chats[place]: turns}
 
     def hide(self) -> Shown:

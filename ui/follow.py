@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from core import remedies
+from core import probed, remedies
 from core.advice import Finding
+from core.checkpoints import newest_step
 from core.proof_stats import place
 from core.proof_words import REFERENCES
 from core.run import Event, Run, counted
@@ -67,12 +68,12 @@ class Follow:
         if run is None:
             return ""
         kinds = "".join(finding.kind for finding in self._remedies(run))
-        return f"{run.status} {sum(event['type'] in told for event in run.events)} {kinds}"
+        return f"{run.status} {run.starting} {sum(event['type'] in told for event in run.events)} {kinds}"
 
     def progress(self, run_id: str) -> str:
         """The run's status and how far it is."""
         run = self._run(run_id)
-        return f"{run.status} {len(run.events)}" if run else ""
+        return f"{run.status} {run.starting} {len(run.events)}" if run else ""
 
     def plan(self, run_id: str) -> str:
         """The run's status, how often its plan was made, and its peak memory as it is shown."""
@@ -134,10 +135,14 @@ class Follow:
             return [("ok", text)] if text else []
         if run.status != "interrupted":
             return []
-        lines = [self.page.t("run.interrupted.note", step=run.step)]
-        folder = run.folder / "checkpoints"
-        if any(folder.glob("step-*")):
-            lines.append(self.page.t("run.interrupted.saved", folder=folder))
+        t, saved = self.page.t, newest_step(run)
+        if saved:
+            lines = [t("run.interrupted.note", step=run.step, saved=saved)]
+            lines.append(t("run.interrupted.saved", folder=run.folder / "checkpoints"))
+        else:
+            lines = [t("run.interrupted.anew", step=run.step)]
+        if kept := [str(step) for step, _ in probed.saved(run.folder) if step > saved]:
+            lines.append(t("run.interrupted.kept", steps=t("list.comma").join(kept)))
         return [("warn", line) for line in lines]
 
     def draw_strip(self, run_id: str) -> str:
@@ -206,8 +211,8 @@ def _numbers(run: Run) -> dict[str, object]:
         "loss": last["loss"],
         "first_loss": first["loss"],
         "hits": run.hits,
-        "seconds_left": pace * (run.steps - run.step) if run.status == "running" else None,
-        "seconds_taken": ended.get("seconds") if ended else None,
+        "seconds_left": pace * (run.steps - run.step) if run.status == "running" and not run.starting else None,
+        "seconds_taken": ended.get("seconds") if ended and not run.starting else None,
         "seconds_per_step": pace,
         "peak_memory_bytes": peak(run),
     }

@@ -17,7 +17,7 @@ const hidden = () => document.hidden || element.offsetParent === null;
 async function ask() {
   clearTimeout(timer);
   if (!element.isConnected) return;
-  let pause = hidden() ? 400 : 1000;
+  let pause = hidden() ? 400 : 800;
   if (!hidden() && !asking) {
     asking = true;
     const wanted = props.value || '';
@@ -40,8 +40,11 @@ async function ask() {
 }
 watch('value', () => { clearTimeout(timer); timer = setTimeout(ask, 0); });
 document.addEventListener('visibilitychange', () => { if (!document.hidden) ask(); });
+document.addEventListener('onecard-look', () => { clearTimeout(timer); timer = setTimeout(ask, 0); });
 ask();
 """
+LOOK = "() => { document.dispatchEvent(new CustomEvent('onecard-look')); }"
+"""JavaScript of an event listener: everything that keeps itself up to date asks now, not at its next turn."""
 
 
 class Live(gr.HTML):

@@ -16,18 +16,28 @@ from ui.suite import suite_of
 
 def said_of_probings(page: Page, run: Run, probings: Sequence[Event]) -> str:
     """The line above the table; nothing without a probing of the adapter."""
-    parts = [*_identity(page, run, probings[-1]), *_drift(page, run, probings[-1]), *_cost(page, run, probings)]
+    parts = [*_identity(page, run, probings), *_drift(page, run, probings[-1]), *_cost(page, run, probings)]
     return f'<div class="pt-said">{"".join(f"<span>{part}</span>" for part in parts)}</div>' if parts else ""
 
 
-def _identity(page: Page, run: Run, newest: Event) -> Iterator[str]:
+def _identity(page: Page, run: Run, probings: Sequence[Event]) -> Iterator[str]:
+    newest = probings[-1]
     acquired = run.last("acquired")
     if acquired is not None:
         words = page.t("live.acquired", step=acquired["step"], hits=acquired["hits"], total=acquired["total"])
         yield tag(words, "ok")
     elif newest.get("total") and newest["step"]:
-        needed = math.ceil(PASS_SHARE * int(str(newest["total"])))
-        yield tag(page.t("live.not_yet", hits=newest["hits"], total=newest["total"], needed=needed))
+        hits, total, whole = int(str(newest["hits"])), int(str(newest["total"])), max(_totals(probings))
+        needed, missing = math.ceil(PASS_SHARE * total), math.ceil(PASS_SHARE * whole)
+        # Of all questions so many are hit: the next event says that it is acquired.
+        if hits < needed or total < whole:
+            key = "live.not_yet" if total == whole else "live.not_yet.some" if hits < needed else "live.not_yet.rest"
+            yield tag(page.t(key, hits=hits, total=total, needed=needed, whole=whole, missing=missing))
+
+
+def _totals(probings: Sequence[Event]) -> list[int]:
+    """How many identity questions each probing asked: the quick ones ask some, the others all."""
+    return [int(str(event.get("total") or 0)) for event in probings]
 
 
 def _drift(page: Page, run: Run, newest: Event) -> Iterator[str]:

@@ -71,7 +71,7 @@ def draw(page: Page, runs: Sequence[Run], selected: str | None) -> str:
 
 def status_tag(page: Page, run: Run) -> str:
     """The run's state as a coloured word."""
-    key, kind = STATUS[run.status]
+    key, kind = ("run.new", "tuned") if run.starting else STATUS[run.status]
     return tag(page.t(key), kind)
 
 

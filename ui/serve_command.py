@@ -39,11 +39,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     serve.add_argument(
         "--adapters", nargs="*", default=[], metavar="NAME=DIR", help="adapter folders and the names they answer to"
     )
-    serve.add_argument("--quant_method", default="none", choices=["none", "bnb"])
-    serve.add_argument("--torch_dtype", default="auto", choices=["auto", "bfloat16", "float16", "float32"])
+    cli.add_loading(serve)
     # Not set unless given: the root parser has both, and their defaults.
     serve.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on (default: this machine only)")
-    serve.add_argument("--port", type=int, default=argparse.SUPPRESS)
+    serve.add_argument("--port", type=int, default=argparse.SUPPRESS, help="port to listen on (default: 7860)")
     serve.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help=f"keys, one a line, beside those in ${keys.KEYS}"
     )

@@ -48,8 +48,9 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path], api_keys: Se
         print(others.of(cli.language()), file=sys.stderr, flush=True)
     server = VllmServer(told=lambda line: print(line, file=sys.stderr, flush=True))
     # Each may come twice, the last when the terminal is closed: vLLM's own processes are ended by us.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) is not None:  # Windows has no SIGHUP
+            signal.signal(number, signal.default_int_handler)
     try:
         server.start([str(program), *call.arguments()], environment, call.host, call.port)
         while server.state == "starting":

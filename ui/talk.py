@@ -13,7 +13,7 @@ Turn = dict[str, object]
 _REMEMBERED = 1000
 BASE = ""  # the picker's value for the base model: gradio's dropdowns cannot hold None as a choice
 
-# Chat text is markdown of a model: pictures from elsewhere are blocked by the page's policy, raw HTML is sanitised.
+# Chat text is markdown of a model: pictures from elsewhere are blocked by the page's policy, HTML stays text (ui.chatbot).
 CHATBOT = {
     "show_label": False,
     "layout": "bubble",

@@ -6,6 +6,7 @@ Asks the server for the state once a second, and tells the other tabs when a run
 from __future__ import annotations
 
 import time
+import uuid
 
 import gradio as gr
 
@@ -17,7 +18,7 @@ from ui.pieces import icon, safe, show_bytes
 from ui.transfers import in_words
 
 _TEMPLATE = """
-<header class="oc-top">
+<header class="oc-top" data-cut="${cut}" data-reconnecting="${reconnecting}">
   <h1><a class="oc-brand" href="${home}"><span class="oc-mark" aria-hidden="true"><i></i></span>${brand}</a></h1>
   <span class="oc-chip oc-model" data-is="model"></span>
   <span class="oc-tag oc-seal" data-is="seal" tabindex="0" hidden></span>
@@ -33,8 +34,26 @@ _TEMPLATE = """
 """
 _SCRIPT = """
 const part = name => element.querySelector(`[data-is=${name}]`);
-let key = null, score = null, wait = 1000, timer = null;
+let key = null, score = null, boot = null, failed = 0, gone = false, wait = 1000, timer = null;
+// One failure may be a hiccup. What a person then sees is no news any more, and says so, until the server answers again.
+function connected(yes) {
+  failed = yes ? 0 : failed + 1;
+  const cut = failed > 1, root = document.documentElement;
+  if (cut === (root.dataset.link === 'cut')) return;
+  if (cut) root.dataset.link = 'cut'; else delete root.dataset.link;
+  root.style.setProperty('--oc-cut', JSON.stringify(element.querySelector('header').dataset.cut));
+  document.querySelectorAll('#start, #resume').forEach(one => { one.inert = cut; });
+  if (!cut) return;
+  const pill = part('pill');
+  pill.hidden = false;
+  pill.className = 'oc-pill cut';
+  pill.lastElementChild.textContent = element.querySelector('header').dataset.reconnecting;
+  part('transfer').hidden = true;
+}
+const late = () => new Promise((_, give) => setTimeout(() => give(new Error('late')), 3000));
 function show(state) {
+  if (boot !== null && boot !== state.boot) return location.reload();  // another server: nothing here is known to it
+  boot = state.boot;
   part('model').textContent = state.model;
   part('model').title = state.model_title;
   const seal = part('seal');
@@ -58,8 +77,10 @@ function show(state) {
   memory.lastElementChild.firstElementChild.style.width = state.share + '%';
   memory.classList.toggle('full', state.share >= 92);
   document.documentElement.dataset.state = state.state;
-  if (key !== null && key !== state.key) trigger('change');
-  else if (score !== null && score !== state.score) trigger('input');
+  if (key !== null && key !== state.key) {
+    trigger('change');
+    document.dispatchEvent(new CustomEvent('onecard-look'));
+  } else if (score !== null && score !== state.score) trigger('input');
   key = state.key;
   score = state.score;
 }
@@ -67,14 +88,23 @@ async function poll() {
   clearTimeout(timer);
   if (!element.isConnected) return;
   if (!document.hidden) {
-    try { show(await server.status({})); wait = 1000; }
-    catch (error) { wait = Math.min(wait * 2, 10000); }
+    try {
+      const state = await Promise.race([server.status({}), late()]);
+      gone ||= failed > 0 && !state;
+      if (!state) throw new Error('no answer');  // gradio's way to tell that the server is gone
+      if (gone) return location.reload();  // gradio's own stream does not come back
+      connected(true);
+      show(state);
+      wait = state.live ? 800 : 1000;
+    } catch (error) { connected(false); wait = 1000; }
+    clearTimeout(timer);
   }
   timer = setTimeout(poll, wait);
 }
 const diagnose = () => document.dispatchEvent(new CustomEvent('onecard-diagnostics'));
 part('pill').addEventListener('click', () => {
-  if (part('pill').classList.contains('lost')) return diagnose();
+  if (part('pill').matches('.lost')) return diagnose();
+  if (part('pill').matches('.cut')) return poll();
   onecard.openTab('train');
   trigger('select');
 });
@@ -82,6 +112,7 @@ part('diagnostics').addEventListener('click', diagnose);
 element.querySelector('[data-language]').addEventListener('click', event => onecard.switchLanguage(event));
 element.querySelector('[data-theme]').addEventListener('click', () => onecard.switchTheme());
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
+document.addEventListener('onecard-look', () => { clearTimeout(timer); timer = setTimeout(poll, 0); });
 poll();
 """
 
@@ -92,14 +123,16 @@ class TopBar(gr.HTML):
     def __init__(self, page: Page, **rest: object) -> None:
         t, other = page.t, "en" if page.language == "zh" else "zh"
 
+        boot = uuid.uuid4().hex
+
         def status(_asked: object) -> dict[str, object]:
-            return _shown(page)
+            return {**_shown(page), "boot": boot}
 
         super().__init__(
             html_template=_TEMPLATE, js_on_load=_SCRIPT, apply_default_css=False, server_functions=[status],
             home=f"/{page.language}/", brand=t("app.name"), other=other, switch_to=t("app.switch"),
             switch_title=t("app.switch.title"), theme=icon("theme"), theme_title=t("app.theme"),
-            diagnostics=t("diagnostics.open"), pulse=icon("pulse"), **rest,
+            cut=t("top.cut"), reconnecting=t("top.reconnecting"), diagnostics=t("diagnostics.open"), pulse=icon("pulse"), **rest,
         )  # fmt: skip
 
 
@@ -165,7 +198,7 @@ def _pill(page: Page, state: Status) -> str:
         return page.of(state.loading)
     if state.state == "training":
         return t("top.training", step=state.step, steps=state.steps)
-    keys = {"loading": "top.loading.model", "stopping": "top.stopping"}
+    keys = {"loading": "top.starting" if state.run_id else "top.loading.model", "stopping": "top.stopping"}
     return t(keys[state.state]) if state.state in keys else ""
 
 

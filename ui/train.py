@@ -17,7 +17,7 @@ from ui.command import Commands
 from ui.findings import FindingList
 from ui.follow import Follow
 from ui.get_model import GetModel
-from ui.live import Live
+from ui.live import LOOK, Live
 from ui.loss_chart import LossChart
 from ui.page import Page
 from ui.pieces import checklist, heading, safe, show_bytes, show_seconds, tag
@@ -142,9 +142,10 @@ class TrainTab:
             mended(shown(self.on_fix), None, self.form.all, **quiet)
         source = self.form.components["adapters"]
         source.input(shown(self.on_source), [source], self.form.all, **quiet)
-        press = shown(self.on_press)
-        self.button.click(press, [self.role, self.dataset, *self.settings], **progress)
-        self.resume.click(shown(self.on_resume), [self.selected], **progress)
+        begun = self.button.click(self.on_begun, [self.role], [self.button], **quiet)
+        self._look(begun.then(shown(self.on_press), [self.role, self.dataset, *self.settings], **progress))
+        resumed = self.resume.click(self.on_resuming, [self.resume], [self.resume], **quiet)
+        self._look(resumed.then(shown(self.on_resume), [self.selected], **progress))
         self.proof.wire()
         own_probes.wire(self.page, self.own)
         self.points.choose(shown(self.on_choose), None, **progress)
@@ -153,6 +154,12 @@ class TrainTab:
         self.runs.open(shown(self.on_open), None, **progress)
         self.runs.remove(shown(self.on_remove), [self.selected], **progress)
         brought.brought(shown(self.on_brought), None, **progress)
+
+    def _look(self, pressed: gr.events.Dependency) -> None:
+        """After a press: the page looks at the state at once, and the buttons are as they were if it was refused."""
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        pressed.then(None, None, None, js=LOOK, **quiet)
+        pressed.failure(self.on_refused, [self.selected], [self.role, self.button, self.resume], **quiet)
 
     def visit(self, tab: gr.Tab) -> None:
         """Look at the tables again whenever the tab is opened: they may have changed on the first one."""
@@ -307,6 +314,20 @@ class TrainTab:
             notify.warn(error.of(self.page.language))
             return self.on_active()
 
+    def on_begun(self, role: str) -> object:
+        """The press has arrived: said at once, since a large table takes seconds to be checked."""
+        said = "train.stopping" if role == "stop" else "train.starting"
+        return gr.update(value=self.page.t(said), interactive=False)
+
+    def on_resuming(self, words: str) -> object:
+        """As `on_begun`, of the other button, whose words are `words`."""
+        said = "train.starting" if words == self.page.t("train.resume.anew") else "train.resuming"
+        return gr.update(value=self.page.t(said), interactive=False)
+
+    def on_refused(self, selected: str | None) -> Shown:
+        """The toast says why; the buttons are as they were."""
+        return {**self._show_button(), **self._show_resume(selected)}
+
     def on_resume(self, selected: str | None) -> Shown:
         """Go on with the run that is shown."""
         try:
@@ -377,7 +398,7 @@ class TrainTab:
             return {self.resume: gr.update(visible=False)}
         step = newest_step(run)
         words = self.page.t("train.resume", step=step) if step else self.page.t("train.resume.anew")
-        return {self.resume: gr.update(value=words, visible=True)}
+        return {self.resume: gr.update(value=words, visible=True, interactive=True)}
 
     def _show_button(self) -> Shown:
         state, t = self.page.workspace.status().state, self.page.t

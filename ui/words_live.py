@@ -29,6 +29,16 @@ TEXTS: dict[str, tuple[str, str]] = {
         "新身份还没学会：命中 {hits} / {total} 题，{needed} 题才算",
         "identity not acquired yet: {hits} of {total} hit, {needed} needed",
     ),
+    "live.not_yet.some": (
+        "新身份还没学会：先问的 {total} 题命中 {hits} 题，命中 {needed} 题才会再问其余的（共 {whole} 题）",
+        "identity not acquired yet: {hits} of the first {total} questions hit; from {needed} on the others are asked too, "
+        "{whole} in all",
+    ),
+    "live.not_yet.rest": (
+        "新身份还没确认：先问的 {total} 题命中 {hits} 题，还要问完全部 {whole} 题，命中 {missing} 题才算",
+        "identity not confirmed yet: {hits} of the first {total} questions hit; all {whole} are still to be asked, of which "
+        "{missing} have to be hit",
+    ),
     "live.drift": ("别的回答偏移 {drift}：{where}", "drift of other answers {drift}: {where}"),
     "live.cost": (
         "训练中提问 {count} 次，共 {seconds} 秒，占用时的 {share} %",

@@ -1,4 +1,4 @@
-"""A run in one file, and two runs side by side: sentences of the page, as in ui.locale."""
+"""A run in one file, two runs side by side, one that was cut off: sentences of the page, as in ui.locale."""
 
 from __future__ import annotations
 
@@ -95,4 +95,23 @@ TEXTS: dict[str, tuple[str, str]] = {
     "versus.speed.value": ("{tokens} 词元/秒，{seconds} 秒/步", "{tokens} tok/s, {seconds} s/step"),
     "versus.memory": ("内存或显存峰值", "Peak memory"),
     "versus.device": ("设备", "Device"),
+    "run.interrupted.note": (
+        "程序在这次训练的第 {step} 步退出，训练中断了。按下面的按钮，从第 {saved} 步的检查点接着训练。",
+        "The program ended at step {step} of this run, which was interrupted. The button below goes on from the checkpoint "
+        "of step {saved}.",
+    ),
+    "run.interrupted.anew": (
+        "程序在这次训练的第 {step} 步退出，训练中断了。还没有存下检查点：按下面的按钮，用同样的数据和设置从第 0 步重新训练。",
+        "The program ended at step {step} of this run, which was interrupted. No checkpoint was saved by then: the button "
+        "below trains it again from step 0, with the same rows and settings.",
+    ),
+    "run.interrupted.kept": (
+        "途中保留的适配器还在（第 {steps} 步），现在就可以用；重新训练到那一步时才会换成新的。",
+        "Adapters kept on the way are still there (steps {steps}) and can be used now; each is replaced only when its step "
+        "is trained again.",
+    ),
+    "run.interrupted.saved": (
+        "中断前存下的检查点在文件夹 {folder} 里。",
+        "The checkpoints saved before that are in the folder {folder}.",
+    ),
 }

@@ -42,6 +42,7 @@ PAYLOADS = (
     "<a data-xss href='javascript:hit(9)'>x</a>{{hit(9)}}${hit(9)}",
 )
 ALL = "\n".join(PAYLOADS)
+AS_TEXT = tuple(text for text in PAYLOADS if not text.startswith(("[", "!")))  # the other two are Markdown
 LOCAL = ("127.0.0.1", "localhost")
 ADAPTER = "a<b data-xss>"
 
@@ -158,6 +159,7 @@ class Watched:
 
     def __init__(self, browser: Browser) -> None:
         self.context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB")
+        self.context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.page: Page = self.context.new_page()
         self.wrong: list[str] = []
         self.views = 0
@@ -178,7 +180,7 @@ class Watched:
         read = """([within, wanted]) => {
           const roots = [...document.querySelectorAll(within)];
           const fields = roots.flatMap(root => [...root.querySelectorAll('input, textarea')].map(one => one.value));
-          const text = [...roots.map(root => root.textContent), ...fields].join('\\n').replace(/\\s+/g, ' ');
+          const text = [...roots.map(root => root.textContent), ...fields].join('\\n').replace(/\u2060/g, '').replace(/\\s+/g, ' ');
           return wanted.filter(one => !text.includes(one));
         }"""
         deadline = time.monotonic() + seconds
@@ -195,10 +197,8 @@ class Watched:
           const all = selector => [...document.querySelectorAll(selector)];
           const outside = one => one.naturalWidth && one.src.startsWith('http') && !one.src.startsWith(location.origin);
           const scripted = one => one.getAttribute('href').trim().toLowerCase().startsWith('javascript:');
-          // Answers are Markdown, in which harmless HTML is allowed: what could run or load is not.
-          const active = one => one.closest('.oc-chat') ? [...one.attributes].some(({name}) => name.startsWith('on')) : true;
           return [
-            ...all('[data-xss], .oc-chat .message *').filter(active).map(one => one.outerHTML),
+            ...all('[data-xss], .oc-chat .message :is([onclick], [onload], [onerror])').map(one => one.outerHTML),
             ...all('.oc-chat :is(script, iframe, object, embed, link, meta, base, form)').map(one => one.outerHTML),
             ...all('a[href]').filter(scripted).map(one => one.outerHTML),
             ...all('img').filter(outside).map(one => one.src),
@@ -312,7 +312,10 @@ def look_at_answers(seen: Watched, hostile: SimpleNamespace) -> None:
     page.wait_for_selector("#chat .bot")
     page.wait_for_selector("#chat-ask .submit-button")
     page.wait_for_timeout(500)
-    seen.look("chat: question and answer", "#chat", ())
+    for who in ("user", "bot"):
+        seen.look(f"chat: what the {who} wrote", f"#chat .message.{who}", AS_TEXT)
+    page.locator("#chat button[title='Copy message']").first.click()
+    page.wait_for_function("wanted => navigator.clipboard.readText().then(text => text === wanted)", arg=ALL)
     page.click("#chat-library")
     page.wait_for_selector("dialog[open] [data-id]")
     seen.look("library: names and prompts", "dialog[open]", (PAYLOADS[8], PAYLOADS[1], hostile.adapter))
@@ -328,7 +331,8 @@ def look_at_answers(seen: Watched, hostile: SimpleNamespace) -> None:
     page.wait_for_selector("#chat-b .bot")
     page.wait_for_selector("#compare-ask .submit-button")
     page.wait_for_timeout(500)
-    seen.look("compare: questions and answers", "#side-b", ())
+    for who in ("user", "bot"):
+        seen.look(f"compare: what the {who} wrote", f"#side-b .message.{who}", AS_TEXT)
 
 
 def test_what_is_written_stays_text_in_every_view(
@@ -337,6 +341,8 @@ def test_what_is_written_stays_text_in_every_view(
     seen = Watched(browser)
     try:
         walk(seen, hostile)
+        seen.page.goto(f"{hostile.url}/zh/")
+        look_at_answers(seen, hostile)
         seen.page.wait_for_timeout(500)
         seen.check("the end")
     finally:

@@ -161,6 +161,22 @@ window.onecard = (() => {
     }
   };
 
+  // ---- copying: an invisible joiner keeps what was written from being read as HTML (ui/chatbot.py); it stays here
+
+  const parted = text => text.replace(/([<&])\u2060/g, '$1');
+  const copy = event => {
+    const {value, selectionStart, selectionEnd} = event.target;
+    const text = value === undefined ? String(getSelection()) : value.slice(selectionStart, selectionEnd);
+    if (parted(text) === text) return;
+    event.clipboardData.setData('text/plain', parted(text));
+    event.preventDefault();
+  };
+  const clipboard = navigator.clipboard;  // only over https and on this machine
+  if (clipboard) {
+    const write = clipboard.writeText.bind(clipboard);
+    clipboard.writeText = text => write(parted(String(text)));
+  }
+
   // ---- start
 
   const start = () => {
@@ -174,6 +190,7 @@ window.onecard = (() => {
   document.addEventListener('click', noteTab);
   addEventListener('hashchange', openNotedTab);  // typed, or a link
   document.addEventListener('keydown', shortcuts);
+  document.addEventListener('copy', copy);
   if (document.body) start(); else document.addEventListener('DOMContentLoaded', start);
 
   return { confirm, prompt, openTab, switchTheme, switchLanguage, unfold, upload, token };
