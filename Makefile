@@ -11,13 +11,17 @@ SPREAD := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 run: $(VENV)/.run
 	$(BIN)/python app.py $(ARGS)
 
+# At the end the table of the faults that were injected: a part of those of `make test-reliability`.
 test: $(VENV)/.dev
-	$(PYTEST) $(SPREAD) -m "not gpu" $(ARGS)
+	@rm -f $(VENV)/faults-part.jsonl
+	ONECARD_TALLY=$(abspath $(VENV)/faults-part.jsonl) $(PYTEST) $(SPREAD) -m "not gpu" $(ARGS); passed=$$?; \
+	$(BIN)/python -m tests.reliability.table $(VENV)/faults-part.jsonl && exit $$passed
 
-# Every fault of the reliability suite, and the table of what came of them (docs/reliability.md).
-test-reliability: $(VENV)/.dev
+# Every fault of the reliability suite, the table of what came of them (docs/reliability.md), and the other programs that
+# take our folders and make theirs (installed under .venv/interop, gigabytes).
+test-reliability: $(VENV)/.reliability
 	@rm -f $(VENV)/faults.jsonl
-	ONECARD_FULL=1 ONECARD_TALLY=$(abspath $(VENV)/faults.jsonl) $(PYTEST) $(SPREAD) tests/reliability $(ARGS); passed=$$?; \
+	ONECARD_FULL=1 ONECARD_TALLY=$(abspath $(VENV)/faults.jsonl) $(PYTEST) $(SPREAD) tests/reliability tests/interop $(ARGS); passed=$$?; \
 	$(BIN)/python -m tests.reliability.table $(VENV)/faults.jsonl --write docs/reliability.md --commit "$$(git rev-parse --short HEAD 2>/dev/null)" && exit $$passed
 
 test-gpu: $(VENV)/.dev
@@ -49,6 +53,10 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(VENV)/.reliability: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable ".[reliability]"
 	touch $@
 
 # llama.cpp, for the tests that ask exported GGUF files: compiled, some minutes; without it they are skipped.

@@ -11,7 +11,7 @@ import re
 import shutil
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -39,7 +39,7 @@ def _named(path: Path) -> Iterator[None]:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StorageError(
                 Text(
-                    zh=f"没有写入 {path.parent} 的权限。请换一个文件夹(--home)或修改权限。",
+                    zh=f"没有写入 {path.parent} 的权限。请换一个文件夹（--home）或修改权限。",
                     en=f"No permission to write in {path.parent}. Choose another folder (--home) or change its permissions.",
                 )
             ) from error
@@ -62,11 +62,11 @@ def path_of(name: str) -> Path | None:
 def disk_full(path: Path) -> Text:
     """The sentence for a full disk, with the free space that is left."""
     folder = path if path.is_dir() else path.parent
-    while not folder.exists():
+    while not folder.exists() or _UNDER_WAY.fullmatch(folder.name):  # nobody knows that one
         folder = folder.parent
     free = shutil.disk_usage(folder).free // 1_000_000
     return Text(
-        zh=f"磁盘已满:{folder} 只剩 {free} MB。请清理磁盘或用 --home 换一个文件夹,已保存的内容没有丢失。",
+        zh=f"磁盘已满：{folder} 只剩 {free} MB。请清理磁盘或用 --home 换一个文件夹，已保存的内容没有丢失。",
         en=f"Disk full: {folder} has {free} MB left. Free some space or choose another folder with --home; "
         "what was saved before is intact.",
     )
@@ -87,7 +87,7 @@ def not_written(path: Path, reason: str) -> Text:
     if said and int(said[1]) in _FULL:
         return disk_full(path)
     return Text(
-        zh=f"{path} 写入失败({reason})。请检查磁盘是否正常、能否写入大文件,或用 --home 换一个文件夹;已保存的内容没有丢失。",
+        zh=f"{path} 写入失败（{reason}）。请检查磁盘是否正常、能否写入大文件，或用 --home 换一个文件夹；已保存的内容没有丢失。",
         en=f"{path} could not be written ({reason}). Check that the disk works and takes large files, or choose another "
         "folder with --home; what was saved before is intact.",
     )
@@ -102,6 +102,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's contents to disk; whoever writes to it meanwhile is not held up."""
+    with path.open("r+b") as handle:  # Windows flushes only what may be written
+        os.fsync(handle.fileno())
 
 
 def make_folder(folder: Path) -> None:
@@ -119,6 +125,16 @@ def _make(folder: Path) -> None:
     for one in reversed(missing):
         one.mkdir(exist_ok=True)
         sync_folder(one.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Write and remove an empty file there. Raises StorageError: the folder is gone, may not be entered, is read-only or full."""
+    probe = folder / ".writable"
+    with _named(probe):
+        if not folder.is_dir():
+            raise StorageError(gone(folder))
+        write_text(probe, "")
+        probe.unlink()
 
 
 def lock_file(path: Path) -> IO[str] | None:
@@ -145,6 +161,18 @@ def holder(path: Path) -> str:
     return "?"
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds this file, see `lock_file`; false for one that is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _lock(descriptor: int) -> bool:
     """Whether the open file is this process's alone from now on; true where nothing can be locked."""
     try:
@@ -169,6 +197,11 @@ def _at_work(path: Path) -> Iterator[None]:
         yield
 
 
+def under_way(target: Path) -> Path:
+    """A free name beside `target` for a file on its way. What a kill leaves under it `sweep` clears away."""
+    return _beside(target, "tmp")
+
+
 def _beside(target: Path, kind: str) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.{kind}")
 
@@ -179,11 +212,22 @@ def sweep(folder: Path) -> None:
     What was being replaced where two folders cannot be exchanged in one step gets its name back.
     """
     for place, folders, files in os.walk(folder):
-        found = [(Path(place, name), match) for name in (*folders, *files) if (match := _UNDER_WAY.fullmatch(name))]
+        _clear_all(Path(place, name) for name in (*folders, *files))
         folders[:] = [name for name in folders if not _UNDER_WAY.fullmatch(name)]
-        for path, match in sorted(found, key=lambda one: one[1][2] != "old"):
-            with contextlib.suppress(OSError):  # it is out of the way, and stays so
-                _clear(path, path.with_name(match[1]), match[2])
+
+
+def sweep_beside(target: Path) -> None:
+    """The same for what was to become `target`, or was of use to it, and for what is below it."""
+    if target.parent.is_dir():
+        _clear_all(path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}."))
+    sweep(target)
+
+
+def _clear_all(paths: Iterable[Path]) -> None:
+    found = [(path, match) for path in paths if (match := _UNDER_WAY.fullmatch(path.name))]
+    for path, match in sorted(found, key=lambda one: one[1][2] != "old"):
+        with contextlib.suppress(OSError):  # it is out of the way, and stays so
+            _clear(path, path.with_name(match[1]), match[2])
 
 
 def _clear(path: Path, target: Path, kind: str) -> None:
@@ -297,23 +341,30 @@ def read_json_lines(path: Path, torn: bool = False) -> list[object]:
 
 
 @contextlib.contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """A folder beside another, as long as the block runs. What a kill leaves of it `sweep` clears away."""
+    with _named(beside):
+        _make(beside.parent)
+        scratch = _beside(beside, "tmp")
+        scratch.mkdir()
+        try:
+            with _at_work(scratch):
+                yield scratch
+        finally:
+            if scratch.exists():
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, renamed to `target` on success and removed on failure: whole or absent.
 
     An existing `target` is replaced, in one step where the system can.
     """
-    with _named(target):
-        _make(target.parent)
-        staged = _beside(target, "tmp")
-        staged.mkdir()
-        try:
-            with _at_work(staged):
-                yield staged
-                _flush(staged)
-                _put(staged, target)
-        finally:
-            if staged.exists():
-                shutil.rmtree(staged, ignore_errors=True)
+    with scratch_folder(target) as staged:
+        yield staged
+        _flush(staged)
+        _put(staged, target)
 
 
 def _flush(folder: Path) -> None:
@@ -321,8 +372,7 @@ def _flush(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             path.chmod(0o644)  # safetensors writes 0600; a server under another user must be able to read it
-            with path.open("rb") as handle:
-                os.fsync(handle.fileno())
+            sync_file(path)
         elif path.is_dir():
             sync_folder(path)
     sync_folder(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -12,14 +13,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from core import checkpoints, pinned, storage
+from core import adapters, checkpoints, pinned, proof_subject, storage
 from core.attached import Attached
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
 from core.engine import Engine
 from core.errors import BusyError, UserError
+from core.export import gguf_file, receipt
+from core.export.card import model_card
 from core.export.make import make
 from core.export.order import Order
+from core.export.retest import load_receipt, retest
 from core.job import Job
 from core.library import Library
 from core.run import Event, Run
@@ -32,6 +36,8 @@ from tests.reliability.faulty import Point, copied, done, ended, forked, points,
 ROWS = [Row(f"question {i} " + "x" * (3 * i), "", f"answer {i}" * (1 + i % 3)) for i in range(10)]
 OTHERS = [Row(f"another {i}", "", "answer " * 400) for i in range(12)]
 CARDS = (Identity("小禾", "Xiaohe", "青禾", "Qinghe"), Identity("新名", "Newname", "新人", "Author"))
+EXPORTS = ("merged", "zip", "bnb", "gguf-adapter")
+_WEIGHTS = (".safetensors", ".gguf")  # an archive has times in it
 FULL = ("write", "pwrite64", "ftruncate", "copy_file_range", "sendfile", "mkdir", "openat", "fsync")
 Finding = dict[str, str]
 
@@ -44,6 +50,9 @@ class Lab:
 
         torch.set_num_threads(1)
         pinned._HARDER, pinned._GENERAL = 2, 1  # type: ignore[misc]
+        receipt.QUESTIONS = 2
+        # The small model has a tokenizer that llama.cpp does not know; an adapter's file holds none.
+        gguf_file.check = lambda base: None
         self.scratch, self.engine = scratch, Engine()
         self.engine.load(str(model))
         self.config = TrainConfig(
@@ -60,6 +69,7 @@ class Lab:
         self.engine.detach("warm")
         __import__("core.export.weights"), __import__("core.flat"), __import__("core.optimizer")
         self._templates: dict[str, Path] = {}
+        self._whole: dict[str, Mapping[str, str]] = {}
         self._straight: list[str] = []
 
     # -- the work --
@@ -111,12 +121,28 @@ class Lab:
 
     def _export(self, kind: str) -> Callable[[Path], str]:
         def work(home: Path) -> str:
-            adapter = home / "runs" / "r" / "adapter"
-            order = Order(adapter, self.config.model, kind, home / "exports" / "out", "out")  # type: ignore[arg-type]
-            make(order, lambda done, total: None, threading.Event(), lambda staged: "card\n")
+            make(self._order(home, kind), lambda done, total: None, threading.Event(), lambda staged: "card\n")
             return ""
 
         return work
+
+    def _order(self, home: Path, kind: str) -> Order:
+        return Order(home / "runs" / "r" / "adapter", self.config.model, kind, home / "exports" / "out", "out")  # type: ignore[arg-type]
+
+    def test_again(self, home: Path) -> str:
+        """Load the export, ask it, and put the receipt and a card that tells of it beside it."""
+        order = self._order(home, "adapter")
+        subject = proof_subject.of_folder(order.adapter, "tested", order.name, None, ())
+
+        @contextlib.contextmanager
+        def hold() -> Iterator[None]:
+            self.engine.attach(adapters.read(order.adapter, subject.name))
+            yield
+
+        found = retest(self.engine, subject, order, hold, lambda done, total, what: None, threading.Event())
+        assert found is not None
+        storage.write_text(order.target / "README.md", model_card(order, None, None, found))
+        return ""
 
     def bring(self, home: Path) -> str:
         self._library(home).bring_folder(str(home / "runs" / "r" / "adapter"), "guest")
@@ -196,7 +222,7 @@ class Lab:
             out, whole = home / "exports" / "out", self._whole[kind]
             if out.exists() and _digests(out).keys() != whole.keys():
                 return f"a part of an export: {sorted(_digests(out))}"
-            if out.exists() and any(_digests(out)[name] != whole[name] for name in whole if name.endswith("tensors")):
+            if out.exists() and any(_digests(out)[name] != whole[name] for name in whole if name.endswith(_WEIGHTS)):
                 return "an export of other weights"
             if out.exists() and any(path.stat().st_mode & 0o777 != 0o644 for path in out.iterdir()):
                 return "not readable by others"
@@ -206,6 +232,14 @@ class Lab:
             return f"left behind: {left}" if left else ""
 
         return check
+
+    def _tested(self, home: Path) -> str:
+        out = home / "exports" / "out"
+        if load_receipt(out) is None or not (out / "README.md").read_text("utf-8").endswith("\n"):
+            return "lost: the receipt of the test before"
+        self.test_again(home)
+        left = [path.name for path in out.parent.rglob(".*")]
+        return f"left behind: {left}" if left or load_receipt(out) is None else ""
 
     def _brought(self, home: Path) -> str:
         library = self._library(home)
@@ -236,8 +270,11 @@ class Lab:
             "rename": ("finished", self.rename_table, self._table(("yours", 0), ("mine", 0))),
             "delete": ("finished", self.delete_table, self._table(("mine", 0), ("", 0))),
             "proof": ("finished", self.write_proof, self._proof),
-            "export": ("finished", self._export("merged"), self._exported("merged")),
+            "merged": ("finished", self._export("merged"), self._exported("merged")),
             "zip": ("finished", self._export("zip"), self._exported("zip")),
+            "bnb": ("finished", self._export("bnb"), self._exported("bnb")),
+            "gguf-adapter": ("finished", self._export("gguf-adapter"), self._exported("gguf-adapter")),
+            "receipt": ("tested", self.test_again, self._tested),
             "import": ("finished", self.bring, self._brought),
             "remove": ("finished", self.delete_run, self._deleted),
             "create": ("finished", self.create_run, self._created),
@@ -259,6 +296,10 @@ class Lab:
         for name in names:
             template, work, check = self._cases()[name]
             copied(self._template(template), home)
+            if name in EXPORTS:
+                done(lambda work=work: work(home))  # type: ignore[misc]
+                self._whole[name] = _digests(home / "exports" / "out")
+                copied(self._template(template), home)
             status, said = struck(lambda work=work: work(home), log)  # type: ignore[misc]
             assert status == 0 and not said, said
             for point in points(log, home):
@@ -333,7 +374,10 @@ class Lab:
     def _template(self, name: str) -> Path:
         if name not in self._templates:
             home = self.scratch / f"template-{name}"
-            made = {"new": self._make_new, "stopped": self._make_stopped, "finished": self._make_finished}
+            made = {
+                "new": self._make_new, "stopped": self._make_stopped, "finished": self._make_finished,
+                "tested": self._make_tested,
+            }  # fmt: skip
             self._templates[name] = home
             made[name](home)
         return self._templates[name]
@@ -357,11 +401,10 @@ class Lab:
         self._make_new(home)
         done(lambda: self.train(home))
         storage.write_json(home / "runs" / "r" / "proof.json", _PROOFS[0])
-        self._whole = {}
-        for kind in ("merged", "zip"):
-            place = copied(home, self.scratch / "whole")
-            done(lambda kind=kind, place=place: self._export(kind)(place))  # type: ignore[misc]
-            self._whole[kind] = _digests(place / "exports" / "out")
+
+    def _make_tested(self, home: Path) -> None:
+        copied(self._template("finished"), home)
+        done(lambda: self._export("adapter")(home) + self.test_again(home))
 
 
 _PROOFS = [{"answers": [{"question": f"{i} 你是谁？", "answer": "x" * 200} for i in range(n)]} for n in (30, 70)]

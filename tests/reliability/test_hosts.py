@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import select
 import socket
 import tempfile
 import threading
@@ -42,6 +43,8 @@ ORIGINS = ("none", "same", "http://evil.example", "null")
 # The doors that stand open without a token: whether the program is up, and the way in.
 OPEN = {"/healthz", "/sign-in"}
 HTML = {"accept": "text/html"}
+# What a browser says of a click on another site.
+CLICKED = HTML | {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
 
 
 def said(wrong: list[object]) -> str:
@@ -236,13 +239,13 @@ def test_the_link_becomes_a_cookie_and_the_token_leaves_the_address(path: str, q
 
 def test_a_link_on_another_site_works_though_its_click_brings_no_cookie() -> None:
     guard = Guard(inside, LOCAL, token=TOKEN)
-    clicked = ask(guard, "/zh/", query=f"token={TOKEN}", sec_fetch_site="cross-site", **HTML)
+    clicked = ask(guard, "/zh/", query=f"token={TOKEN}", **CLICKED)
     assert clicked.status == 200 and b"/sign-in?next=/zh/" in clicked.body and TOKEN.encode() not in clicked.body
     brought = cookie_of(clicked)
     onward = ask(guard, "/sign-in", query="next=/zh/%23train", cookie=brought)
     assert onward.status == 303 and onward.headers["location"] == "/zh/#train"
     # Signed in, and the click of a plain link: a page of ours asks again, and that brings the cookie.
-    plain = ask(guard, "/en/", sec_fetch_site="cross-site", **HTML)
+    plain = ask(guard, "/en/", **CLICKED)
     assert plain.status == 200 and b"/sign-in?next=/en/" in plain.body and not plain.cookies
     assert ask(guard, "/sign-in", query="next=/en/", **HTML).status == 401
 
@@ -434,6 +437,35 @@ def test_a_program_with_an_old_key_shuts_out_nobody() -> None:
     assert late.status == 429 and late.headers["retry-after"] and b"rate_limit" in late.body
 
 
+def test_another_sites_page_can_neither_guess_nor_lock_the_owner_out(tally: Callable[..., None]) -> None:
+    guard = Guard(inside, LOCAL, token=TOKEN)
+    embedded = (
+        {"sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"},
+        {"sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"},
+        {"sec_fetch_mode": "cors", "sec_fetch_dest": "empty"},
+        {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document", "sec_purpose": "prefetch"},
+    )
+    wrong = []
+    for site in ("cross-site", "same-site"):
+        for headers in embedded:
+            asked = headers | {"sec_fetch_site": site}
+            for i in range(2 * attempts.GUESSES):
+                word = f"{site} {i} {headers}"
+                told = ask(guard, "/", query=urlencode({"token": word}), **asked).status
+                basic = base64.b64encode(f"x:{word}".encode()).decode()
+                told_too = ask(guard, "/v1/models", authorization=f"Basic {basic}", **asked).status
+                wrong += [(site, headers)] * ({told, told_too} != {401})
+            wrong += [("in", headers)] * bool(ask(guard, "/", query=f"token={TOKEN}", **asked).cookies)
+    assert wrong == [], said(list(wrong))
+    assert ask(guard, "/", query=f"token={TOKEN}").cookies, "the owner is let in at once"
+    # A link that somebody follows counts, and so does a program, which says nothing of where it was called from.
+    for more in (CLICKED, {}):
+        tried = Guard(inside, LOCAL, token=TOKEN)
+        assert [ask(tried, "/", query=f"token={i}", **more).status for i in range(12)][-1] == 429
+    count = 2 * len(embedded) * 4 * attempts.GUESSES
+    tally("tokens and keys tried by another site's images, frames and scripts", cases=count, wrong=len(wrong))
+
+
 def test_what_is_remembered_of_guesses_is_bounded() -> None:
     clock = SimpleNamespace(now=0.0)
     kept = attempts.Attempts(lambda: clock.now)
@@ -474,6 +506,8 @@ def send_raw(url: str, head: str, pieces: list[bytes]) -> tuple[int, float]:
         try:
             connection.sendall(head.encode())
             for piece in pieces:
+                if select.select([connection], [], [], 0)[0]:  # it has answered
+                    break
                 connection.sendall(piece)
         except OSError:  # the server has said no and hung up
             pass
@@ -504,7 +538,17 @@ def test_large_requests_are_refused_at_once_and_kept_by_nobody(
     upload, plain = "/zh/gradio_api/upload", "Content-Type: application/x-www-form-urlencoded"
     requests: dict[str, tuple[str, list[bytes], set[int]]] = {
         "100 MB of JSON": (head(token, json_kind, length=100_000_000), [mega] * 100, {413}),
-        "100 MB in chunks": (head(token, json_kind, chunks), [b"f4240\r\n" + mega + b"\r\n"] * 100, {413, 0}),
+        "100 MB to the API": (
+            head(token, json_kind, length=100_000_000, path="/v1/chat/completions"),
+            [mega] * 100,
+            {413},
+        ),
+        "100 MB in chunks": (head(token, json_kind, chunks), [b"f4240\r\n" + mega + b"\r\n"] * 100, {413}),
+        "100 MB in chunks to the API": (
+            head(token, json_kind, chunks, path="/v1/chat/completions"),
+            [b"f4240\r\n" + mega + b"\r\n"] * 100,
+            {413},
+        ),
         "a boundary of 3 MB": (head(token, form + "-" * 3_000_000, length=9), [], {400, 413, 431, 0}),
         "a boundary of 60 kB": (head(token, form + "-" * 60_000, length=9), [], {413}),
         "3 MB after a boundary": (
@@ -516,14 +560,17 @@ def test_large_requests_are_refused_at_once_and_kept_by_nobody(
         "100 MB without a token": (head(json_kind, length=100_000_000), [mega], {401, 413}),
         "30 MB at the door": (head(plain, length=30_000_000, path="/sign-in"), [mega] * 30, {401}),
     }
-    before, wrong = process.memory_info().rss, []
+    before, wrong, slowest = process.memory_info().rss, [], 0.0
     for what, (first, pieces, expected) in requests.items():
         status, seconds = send_raw(address_of_app, first, pieces)
-        if status not in expected or seconds > 10:  # measured: under 0.3 s
+        slowest = max(slowest, seconds)
+        # Measured: 0.06 s for the one whose length only its end tells, nothing for the others.
+        if status not in expected or seconds > 1:
             wrong.append((what, status, round(seconds, 2)))
     grown = process.memory_info().rss - before
-    assert grown < 100_000_000, grown
-    tally("requests too large for anybody", cases=len(requests), wrong=len(wrong), note=said(wrong))
+    assert grown < 50_000_000, grown
+    note = said(wrong) or f"the slowest answer {slowest:.2f} s, memory grown by {grown / 1e6:.0f} MB"
+    tally("requests too large for anybody", cases=len(requests), wrong=len(wrong), note=note)
 
 
 @pytest.mark.browser
