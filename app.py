@@ -1,4 +1,4 @@
-"""The one entry: `python app.py` opens the page; `python app.py train|chat|prove|data|serve ...` works without it."""
+"""The one entry: `python app.py` opens the page; `python app.py COMMAND ...` (train, chat, prove, ...) works without it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from core import (
     bundle_command,
     cli,
     data_command,
+    diagnostics,
     diagnostics_command,
     export_command,
     log,
@@ -27,13 +28,16 @@ def parser() -> argparse.ArgumentParser:
         prog="app.py", description="OneCard: give a language model a new identity on one GPU."
     )
     root.add_argument("--version", action="version", version=f"OneCard {__version__}")
-    root.add_argument("--home", type=Path, default=Path.home() / ".onecard", help="where datasets and runs are kept")
-    root.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    root.add_argument("--port", type=int, default=7860)
-    root.add_argument("--open", action=argparse.BooleanOptionalAction, default=True, help="open the page in a browser")
-    commands = root.add_subparsers(
-        title="without the page", metavar="{train,chat,prove,export,push,pull,data,diagnostics,serve}"
+    root.add_argument(
+        "--home",
+        type=Path,
+        default=Path.home() / ".onecard",
+        help="where datasets and runs are kept (default: ~/.onecard)",
     )
+    root.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    root.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
+    root.add_argument("--open", action=argparse.BooleanOptionalAction, default=True, help="open the page in a browser")
+    commands = root.add_subparsers(title="without the page")
     cli.add_commands(commands)
     prove_command.add_command(commands)
     export_command.add_command(commands)
@@ -64,6 +68,7 @@ def _open_page(parsed: argparse.Namespace) -> int:
     workspace = Workspace(parsed.home)
     workspace.lock()
     log.begin(workspace.home)
+    diagnostics.note_cut_off(workspace)
     serve(workspace, host=parsed.host, port=parsed.port, open_browser=parsed.open)
     return 0
 

@@ -92,7 +92,7 @@ def read(folder: Path, name: str = "") -> Adapter:
     if not config_path.is_file():
         raise ModelError(
             Text(
-                zh=f"{folder} 不是适配器文件夹(没有 adapter_config.json)。",
+                zh=f"{folder} 不是适配器文件夹（没有 adapter_config.json）。",
                 en=f"{folder} is no adapter folder (it has no adapter_config.json).",
             )
         )
@@ -100,7 +100,7 @@ def read(folder: Path, name: str = "") -> Adapter:
         pickled = any(path.name != WEIGHTS for path in folder.glob("adapter_model.*"))
         raise ModelError(
             Text(
-                zh=f"{folder} 里{'只有 pickle 格式的权重,出于安全不加载' if pickled else f'缺少 {WEIGHTS}'}。请换成 safetensors。",
+                zh=f"{folder} 里{'只有 pickle 格式的权重，出于安全不加载' if pickled else f'缺少 {WEIGHTS}'}。请换成 safetensors。",
                 en=f"{folder} {'holds pickled weights, which are not loaded for safety' if pickled else f'lacks {WEIGHTS}'}. "
                 "Save it as safetensors.",
             )
@@ -113,7 +113,7 @@ def read(folder: Path, name: str = "") -> Adapter:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise ModelError(
             Text(
-                zh=f"{config_path} 不是可用的 LoRA 配置(秩应在 1 到 {MAX_RANK})。",
+                zh=f"{config_path} 不是可用的 LoRA 配置（秩应在 1 到 {MAX_RANK}）。",
                 en=f"{config_path} is no usable LoRA configuration (rank must be 1 to {MAX_RANK}).",
             )
         ) from None
@@ -213,7 +213,7 @@ def check_settings(folder: Path, config: Mapping[str, object], name: str) -> Non
         named = ", ".join(key[:60] for key in odd[:8])
         raise ModelError(
             Text(
-                zh=f"适配器 {name} 使用了这里还不支持的设置:{named}。只支持线性层上的 LoRA、rsLoRA 和 DoRA。",
+                zh=f"适配器 {name} 使用了这里还不支持的设置：{named}。只支持线性层上的 LoRA、rsLoRA 和 DoRA。",
                 en=f"Adapter {name} uses settings that are not supported here: {named}. Only LoRA, rsLoRA and "
                 "DoRA on linear layers are.",
             )
@@ -245,8 +245,8 @@ def check_tensors(
         first = (missing or foreign or wrong)[0]
         raise ModelError(
             Text(
-                zh=f"适配器 {adapter.name} 是为 {adapter.base_model or '别的模型'} 训练的,与 {info.label} 不符:"
-                f"缺 {len(missing)} 个、多 {len(foreign)} 个、形状不同 {len(wrong)} 个张量(例如 {first})。",
+                zh=f"适配器 {adapter.name} 是为 {adapter.base_model or '别的模型'} 训练的，与 {info.label} 不符："
+                f"缺 {len(missing)} 个、多 {len(foreign)} 个、形状不同 {len(wrong)} 个张量（例如 {first}）。",
                 en=f"Adapter {adapter.name} was made for {adapter.base_model or 'another model'} and does not fit "
                 f"{info.label}: {len(missing)} tensors missing, {len(foreign)} foreign, {len(wrong)} of another shape "
                 f"(first: {first}).",
@@ -310,7 +310,7 @@ def check_values(folder: Path, config: Mapping[str, object]) -> None:
     if said:
         raise ModelError(
             Text(
-                zh=f"{folder / CONFIG} 不是可用的 LoRA 配置:{said}。请重新导出或下载这个适配器。",
+                zh=f"{folder / CONFIG} 不是可用的 LoRA 配置：{said}。请重新导出或下载这个适配器。",
                 en=f"{folder / CONFIG} is no usable LoRA configuration: {said}. Export or download the adapter again.",
             )
         )
@@ -332,7 +332,7 @@ def _shown(value: object) -> str:
 def _damaged(adapter: Adapter) -> ModelError:
     return ModelError(
         Text(
-            zh=f"{adapter.folder / WEIGHTS} 已损坏,无法读取。请重新导出或下载这个适配器。",
+            zh=f"{adapter.folder / WEIGHTS} 已损坏，无法读取。请重新导出或下载这个适配器。",
             en=f"{adapter.folder / WEIGHTS} is damaged and cannot be read. Export or download the adapter again.",
         )
     )

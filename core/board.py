@@ -23,7 +23,7 @@ def check() -> None:
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
             Text(
-                zh="report_to = tensorboard 需要 tensorboard 包,这台机器上没有安装。请运行 pip install tensorboard,或把它设为 none。",
+                zh="report_to = tensorboard 需要 tensorboard 包，这台机器上没有安装。请运行 pip install tensorboard，或把它设为 none。",
                 en="report_to = tensorboard needs the package tensorboard, which is not installed. Run pip install "
                 "tensorboard, or set it to none.",
             ),

@@ -6,6 +6,7 @@ stdout carries the path or the run's id only; the rest goes to stderr.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import threading
@@ -62,7 +63,7 @@ def run_bundle(arguments: argparse.Namespace) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    run = run_named(arguments.home, arguments.run)
+    run = Run.open(cli.run_folder(arguments.home, arguments.run))
     told = progress()
     with interruptible() as stop:
         made = bundle.write(
@@ -76,7 +77,8 @@ def _pack(arguments: argparse.Namespace) -> int:
         return 1
     if made.left_out:
         more = " …" if len(made.left_out) > _NAMED else ""
-        files = ", ".join(made.left_out[:_NAMED]) + more
+        shown = made.left_out[:_NAMED]
+        files = Text("、".join(shown), ", ".join(shown)).of(cli.language()) + more
         print(_LEFT.of(cli.language()).format(files=files), file=sys.stderr)
     value = {"path": str(made.path), "bytes": made.nbytes, "run": bundle.identify(run), "left_out": list(made.left_out)}
     print(json.dumps(value, ensure_ascii=False) if arguments.json else made.path)
@@ -87,14 +89,21 @@ def _open(arguments: argparse.Namespace) -> int:
     runs, archive, told = arguments.home.expanduser().resolve() / "runs", arguments.archive.expanduser(), progress()
     if not archive.is_file():
         raise ModelError(Text(f"没有文件 {archive}。", f"There is no file {archive}."))
+    made = [folder for folder in (runs, *runs.parents) if not folder.exists()]
     storage.make_folder(runs)
-    run_id, fresh = bundle_read.bring(
-        archive,
-        runs,
-        archive.name,
-        threading.Lock(),
-        lambda done, total: told(done // 1_000_000, total // 1_000_000, _OPENING),
-    )
+    try:
+        run_id, fresh = bundle_read.bring(
+            archive,
+            runs,
+            archive.name,
+            threading.Lock(),
+            lambda done, total: told(done // 1_000_000, total // 1_000_000, _OPENING),
+        )
+    except BaseException:
+        with contextlib.suppress(OSError):  # a home that was not there, and has nothing in it
+            for folder in made:
+                folder.rmdir()
+        raise
     run = Run.open(runs / run_id)
     if not fresh:
         print(_THERE.of(cli.language()), file=sys.stderr)
@@ -102,11 +111,3 @@ def _open(arguments: argparse.Namespace) -> int:
         print(_NO_BASE.of(cli.language()).format(model=run.config.model), file=sys.stderr)
     print(json.dumps({"run": run_id, "new": fresh, "folder": str(run.folder)}) if arguments.json else run_id)
     return 0
-
-
-def run_named(home: Path, name: str) -> Run:
-    """The run of a folder, or of an id in the home. Raises DatasetError."""
-    folder = storage.path_of(name)
-    if folder is None or not (folder / "config.json").is_file():
-        folder = home.expanduser() / "runs" / name
-    return Run.open(folder.resolve())

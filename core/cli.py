@@ -22,7 +22,7 @@ from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Message, Row
 from core.device import find_device
 from core.downloads import bring, downloads_of
-from core.errors import ConfigError, ModelError, UserError
+from core.errors import ConfigError, DatasetError, ModelError, UserError
 from core.sources.found import NOBODY, Sources
 from core.sources.tables import SavedTables
 from core.text import Language, Text
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from core.run import Event, Run
 
 _LISTS = ("model_name", "model_author")
+_NAMED = 5  # runs that an error names
 _UNPROVED = Text(
     "命令行训练不做检验和逐行结果（prove 只在网页里生效）。检验请运行：app.py prove --model {model} --adapters {folder}",
     "A run of the command line makes no proof and no row report (prove is followed on the page only). To prove it: "
@@ -55,18 +56,21 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="data files, built-in or saved sets, or ids of a hub (hf::, ms::); NAME#N draws N rows",
     )
-    train.add_argument("--output_dir", type=Path, help="folder for the run; the adapter is in its adapter/")
+    train.add_argument(
+        "--output_dir", type=Path, metavar="OUT", help="folder for the run; the adapter is in its adapter/"
+    )
     train.add_argument(
         "--resume", metavar="RUN", help="go on with a run that did not finish: its folder, or its id under --home"
     )
-    train.add_argument("--preset", help="identity, qlora, mixed, quick, pocket, or a TOML file")
+    train.add_argument("--preset", metavar="NAME", help="identity, qlora, mixed, quick, pocket, or a TOML file")
     train.add_argument("--json", action="store_true", help="one JSON event a line on stdout")
     for name in config.names():
         fact = config.fact_of(name)
         default = TrainConfig.__dataclass_fields__[name].default
         extra: dict[str, object] = {"nargs": "+"} if name in _LISTS else {}
         text = f"{fact.help.en} (default: {default!r})".replace("%", "%%")
-        train.add_argument(f"--{name}", help=text, metavar="VALUE", **extra)  # type: ignore[arg-type]
+        value = f"{{{','.join(fact.choices)}}}" if fact.choices else "VALUE"
+        train.add_argument(f"--{name}", help=text, metavar=value, **extra)  # type: ignore[arg-type]
     train.set_defaults(command=run_train)
 
     chat = commands.add_parser(
@@ -76,16 +80,28 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     chat.add_argument(
         "--adapters", nargs="*", default=[], type=Path, metavar="DIR", help="adapter folders; none = the base"
     )
-    chat.add_argument("--prompt", required=True)
+    chat.add_argument("--prompt", required=True, help="the question")
     chat.add_argument("--system", help="system prompt (default: the first adapter's training prompt)")
-    chat.add_argument("--temperature", default="0")
-    chat.add_argument("--top_p", default="1")
-    chat.add_argument("--max_new_tokens", default="512")
-    chat.add_argument("--seed", default="0")
-    chat.add_argument("--quant_method", default="none", choices=["none", "bnb"])
-    chat.add_argument("--torch_dtype", default="auto", choices=["auto", "bfloat16", "float16", "float32"])
+    chat.add_argument("--temperature", default="0", help="0 takes the likeliest token each time (default: 0)")
+    chat.add_argument("--top_p", default="1", help="draw from the likeliest tokens of this share (default: 1)")
+    chat.add_argument("--max_new_tokens", default="512", help="tokens of an answer at most (default: 512)")
+    chat.add_argument("--seed", default="0", help="of the draws, with a temperature above 0 (default: 0)")
+    add_loading(chat)
     chat.add_argument("--json", action="store_true", help="a JSON object a line, one an adapter")
     chat.set_defaults(command=run_chat)
+
+
+def add_loading(command: argparse.ArgumentParser) -> None:
+    """Declare how a base model is loaded."""
+    command.add_argument(
+        "--quant_method", default="none", choices=["none", "bnb"], help="bnb: the base in 4 bits (default: none)"
+    )
+    command.add_argument(
+        "--torch_dtype",
+        default="auto",
+        choices=["auto", "bfloat16", "float16", "float32"],
+        help="number format of the base (default: auto, what the device does best)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -129,9 +145,15 @@ def run_train(arguments: argparse.Namespace) -> int:
     # In a home that a page may have open: one of the two trains.
     home = runs.parent if runs.name == "runs" and runs.is_dir() else None
     job = Job(lambda run, stop: training.train(engine, run, stop), clean_up=lambda: None, home=home)
-    run = job.start(make)
-    with signals.asked_to_end(lambda _number: job.stop()):
+
+    def end(number: int) -> None:
+        if job.run is None:  # nothing trains yet, so nothing is to be saved
+            signals.interrupt(number)
+        job.stop()
+
+    with signals.asked_to_end(end):
         try:
+            run = job.start(make)
             _follow(job, run, printed, arguments.json)
         finally:  # whoever read our output is gone: save and end
             job.close()
@@ -175,10 +197,24 @@ def _folder_of(arguments: argparse.Namespace) -> Path:
     """Where the run is, or will be."""
     if arguments.resume is None:
         return Path(arguments.output_dir or "").resolve()
-    folder = storage.path_of(arguments.resume)
-    if folder is None or not folder.is_dir():
-        folder = arguments.home.expanduser() / "runs" / arguments.resume
-    return folder.resolve()
+    return run_folder(arguments.home, arguments.resume)
+
+
+def run_folder(home: Path, name: str) -> Path:
+    """The folder of the run that somebody named: its own path, or its id in the home. Raises DatasetError if there is none."""
+    runs = home.expanduser() / "runs"
+    for folder in (storage.path_of(name), storage.path_of(str(runs / name))):
+        if folder is not None and (folder / "config.json").is_file():
+            return folder.resolve()
+    ids = sorted((path.parent.name for path in runs.glob("[!.]*/config.json")), reverse=True)[:_NAMED]
+    raise DatasetError(
+        Text(
+            f"没有训练“{name}”：它不是训练的文件夹，{runs} 里也没有这个编号。"
+            + (f"最近的有：{'、'.join(ids)}。" if ids else "那里还没有训练。"),
+            f"There is no run “{name}”: it is no run's folder, and {runs} has none of this id. "
+            + (f"The newest there: {', '.join(ids)}." if ids else "There are no runs there yet."),
+        )
+    )
 
 
 def bring_model(home: Path, model: str) -> None:
@@ -216,7 +252,7 @@ def _run_to_resume(arguments: argparse.Namespace, engine: Engine) -> Run:
     if given:
         raise ConfigError(
             Text(
-                zh=f"--resume 使用该次训练自己的设置和数据,不能同时给出 {given}。",
+                zh=f"--resume 使用该次训练自己的设置和数据，不能同时给出 {given}。",
                 en=f"--resume uses the run's own settings and rows; leave out {given}.",
             ),
             "resume",
@@ -323,7 +359,7 @@ def _number(name: str, typed: str) -> float:
         return float(typed)
     except ValueError:
         raise ModelError(
-            Text(zh=f"{name} 填的是 {typed!r};应为数字。", en=f"{name} is {typed!r}; it must be a number.")
+            Text(zh=f"{name} 填的是 {typed!r}；应为数字。", en=f"{name} is {typed!r}; it must be a number.")
         ) from None
 
 
@@ -349,7 +385,7 @@ def _line(event: Event, run: Run) -> Text:
         return Text(zh=f"第 {step}/{run.steps} 步  {numbers}", en=f"step {step}/{run.steps}  {numbers}")
     if kind == "probed":
         hits = f"{event['hits']}/{event['total']}"
-        return Text(zh=f"第 {step} 步提问:身份命中 {hits}", en=f"probed at step {step}: identity {hits}")
+        return Text(zh=f"第 {step} 步提问：身份命中 {hits}", en=f"probed at step {step}: identity {hits}")
     if kind == "acquired":
         hits = f"{event['hits']}/{event['total']}"
         return Text(zh=f"第 {step} 步学会了新身份（{hits}）", en=f"identity acquired at step {step} ({hits})")
@@ -368,11 +404,11 @@ def _line(event: Event, run: Run) -> Text:
     if kind == "started":
         rows, steps, device = event["rows"], event["steps"], event["device"]
         return Text(
-            zh=f"开始:{rows} 行,{steps} 步,在 {device} 上", en=f"started: {rows} rows, {steps} steps on {device}"
+            zh=f"开始：{rows} 行，{steps} 步，在 {device} 上", en=f"started: {rows} rows, {steps} steps on {device}"
         )
     if kind == "evaluated":
         loss = f"{event['loss']:.4f}"
-        return Text(zh=f"第 {step} 步的验证损失:{loss}", en=f"evaluation loss at step {step}: {loss}")
+        return Text(zh=f"第 {step} 步的验证损失：{loss}", en=f"evaluation loss at step {step}: {loss}")
     if kind == "resumed":
         return _resumed(event)
     if kind == "truncated":
@@ -385,9 +421,9 @@ def _line(event: Event, run: Run) -> Text:
         )
     if kind == "smaller_split":
         most = event["max_tokens"]
-        zh, en = (",各层重算", ", layers recomputed") if event["recompute"] else ("", "")
+        zh, en = ("，各层重算", ", layers recomputed") if event["recompute"] else ("", "")
         return Text(
-            zh=f"显存不够:从这里起每次最多 {most} 个 token{zh}",
+            zh=f"显存不够：从这里起每次最多 {most} 个 token{zh}",
             en=f"out of memory: passes of at most {most} tokens from here on{en}",
         )
     if kind == "saved":
@@ -408,6 +444,6 @@ def _resumed(event: Event) -> Text:
         return said
     names = ", ".join(damaged)
     return Text(
-        zh=f"{said.zh};更新的检查点 {names} 已损坏,没有使用,已改名为 damaged-…",
+        zh=f"{said.zh}；更新的检查点 {'、'.join(damaged)} 已损坏，没有使用，已改名为 damaged-…",
         en=f"{said.en}; newer checkpoints are damaged and were passed over, renamed damaged-...: {names}",
     )

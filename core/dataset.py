@@ -240,7 +240,7 @@ def from_json(value: object, row: int | None = None) -> Row:
             return Row(*cells)
     raise DatasetError(
         Text(
-            zh=f"第 {(row or 0) + 1} 行不是本程序写的格式;请用“导入”打开这个文件。",
+            zh=f"第 {(row or 0) + 1} 行不是本程序写的格式；请用“导入”打开这个文件。",
             en=f"Row {(row or 0) + 1} is not in this program's own format; open the file with Import instead.",
         ),
         row,
@@ -315,7 +315,7 @@ def load(folder: Path, name: str) -> Dataset:
     except ValueError as error:
         raise DatasetError(
             Text(
-                zh=f"数据集“{name}”的文件损坏了({path}):{error}。请改正或移走这个文件。",
+                zh=f"数据集“{name}”的文件损坏了（{path}）：{error}。请改正或移走这个文件。",
                 en=f"The files of dataset “{name}” are damaged ({path}): {error}. Mend or move the file.",
             )
         ) from error

@@ -9,12 +9,12 @@ from core.text import Text
 
 def stale(evaluations: int, state: TrainerState) -> Text:
     """The evaluation loss has not become better for so many evaluations."""
-    zh = f"验证损失连续 {evaluations} 次没有变好,训练提前结束。"
+    zh = f"验证损失连续 {evaluations} 次没有变好，训练提前结束。"
     en = f"The run ended early: {evaluations} evaluations without a better loss."
     if not state.best_step:  # no loss was ever a number
         return Text(zh, en)
     return Text(
-        zh=f"{zh}最低的是第 {state.best_step} 步的 {state.best_loss:.4f},那时的适配器在 "
+        zh=f"{zh}最低的是第 {state.best_step} 步的 {state.best_loss:.4f}，那时的适配器在 "
         f"checkpoints/step-{state.best_step:06d}。",
         en=f"{en} The lowest was {state.best_loss:.4f} at step {state.best_step}; the adapter of then is in "
         f"checkpoints/step-{state.best_step:06d}.",

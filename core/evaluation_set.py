@@ -25,6 +25,6 @@ def draw(
         if check is not None:
             check(Dataset(name, tuple(rows)))
     except DatasetError as error:
-        text = Text(zh=f"验证集(val_dataset):{error.text.zh}", en=f"Evaluation set (val_dataset): {error.text.en}")
+        text = Text(zh=f"验证集（val_dataset）：{error.text.zh}", en=f"Evaluation set (val_dataset): {error.text.en}")
         raise ConfigError(text, "val_dataset") from error
     return rows

@@ -19,7 +19,7 @@ from core.export.make import make
 from core.export.order import FORMATS, QUANTISATIONS, Order
 from core.export.receipt import Receipt
 from core.export.retest import retest
-from core.proof import LIGHTS, Proof
+from core.proof import Proof
 from core.proof_subject import Subject
 from core.prove_command import beside, progress, run_of
 from core.run import Run
@@ -37,7 +37,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     export.add_argument("--model", default=models.POCKET, help="folder, hub id in the local cache, or pocket")
     export.add_argument("--adapters", required=True, type=Path, metavar="DIR", help="the adapter's folder")
-    export.add_argument("--format", required=True, choices=FORMATS)
+    export.add_argument("--format", required=True, choices=FORMATS, help="what to write (docs/export.md)")
     export.add_argument("--output_dir", required=True, type=Path, metavar="OUT", help="a folder that is not there yet")
     export.add_argument("--quantisation", default="f16", choices=QUANTISATIONS, help="of a GGUF file (default: f16)")
     export.add_argument("--strength", default=1.0, type=float, help="0 to 1.5, folded into the weights (default: 1)")
@@ -133,4 +133,4 @@ def _print(order: Order, found: Receipt | None, as_json: bool) -> None:
         return
     print(order.target)
     if found is not None:
-        print(f"[{LIGHTS[found.light].of(language)}] {card.receipt_text(found).of(language)}")
+        print(f"[{receipt.VERDICTS[found.light].of(language)}] {card.receipt_text(found).of(language)}")

@@ -72,7 +72,7 @@ class Fact:
             en = f"{article} {'above' if self.exclusive_min else 'from'} {low} to {high}"
         return ConfigError(
             Text(
-                zh=f"{self.label.zh}({name})填的是 {shown};应为{zh}。",
+                zh=f"{self.label.zh}（{name}）填的是 {shown}；应为{zh}。",
                 en=f"{self.label.en} ({name}) is {shown}; it must be {en}.",
             ),
             name,

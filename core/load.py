@@ -310,7 +310,7 @@ def _check(info: ModelInfo, outcome: Mapping[str, Any]) -> None:
     if lost:
         raise ModelError(
             Text(
-                zh=f"{info.folder} 的权重缺少 {len(lost)} 个张量(例如 {lost[0]}),会变成随机值,因此不加载。请重新下载。",
+                zh=f"{info.folder} 的权重缺少 {len(lost)} 个张量（例如 {lost[0]}），会变成随机值，因此不加载。请重新下载。",
                 en=f"The weights in {info.folder} lack {len(lost)} tensors (first: {lost[0]}); they would be random, so "
                 "the model is not loaded. Download it again.",
             )
@@ -319,8 +319,8 @@ def _check(info: ModelInfo, outcome: Mapping[str, Any]) -> None:
     if foreign:
         raise ModelError(
             Text(
-                zh=f"{info.folder} 的权重里有 {len(foreign)} 个张量在模型中没有位置(例如 {foreign[0]}):权重和 config.json "
-                "不是同一个模型的,因此不加载。请重新下载。",
+                zh=f"{info.folder} 的权重里有 {len(foreign)} 个张量在模型中没有位置（例如 {foreign[0]}）：权重和 config.json "
+                "不是同一个模型的，因此不加载。请重新下载。",
                 en=f"The weights in {info.folder} hold {len(foreign)} tensors the model has no place for (first: "
                 f"{foreign[0]}): weights and config.json are not of one model, so it is not loaded. Download it again.",
             )
@@ -341,8 +341,8 @@ def _refuse_shapes(info: ModelInfo, unlike: list[tuple[str, tuple[int, ...], tup
     name, stored, meant = min(unlike)
     raise ModelError(
         Text(
-            zh=f"{info.folder} 的权重有 {len(unlike)} 个张量形状不符(例如 {name}:文件里是 {stored},config.json 要求 "
-            f"{meant}),因此不加载。请重新下载。",
+            zh=f"{info.folder} 的权重有 {len(unlike)} 个张量形状不符（例如 {name}：文件里是 {stored}，config.json 要求 "
+            f"{meant}），因此不加载。请重新下载。",
             en=f"{len(unlike)} tensors in {info.folder} have another shape than config.json says (first: {name}, "
             f"{stored} in the file, {meant} expected), so the model is not loaded. Download it again.",
         )

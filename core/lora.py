@@ -99,7 +99,7 @@ def fill(
         if isinstance(error, ValueError):
             raise ModelError(
                 Text(
-                    zh=f"适配器 {adapter.name} 的目标层在 {info.label} 里不存在:它是为别的模型训练的。",
+                    zh=f"适配器 {adapter.name} 的目标层在 {info.label} 里不存在：它是为别的模型训练的。",
                     en=f"The layers adapter {adapter.name} targets are not in {info.label}: it was made for another model.",
                 )
             ) from error
@@ -133,8 +133,8 @@ def _targets(asked: str, backend: Backend) -> set[str]:
     if absent or not names:
         raise ConfigError(
             Text(
-                zh=f"目标层 {' '.join(absent) or '(空)'} 在这个模型里不存在。可用 all-linear、attention、mlp,"
-                f"或这些层名:{' '.join(sorted(there))}。",
+                zh=f"目标层 {' '.join(absent) or '（空）'} 在这个模型里不存在。可用 all-linear、attention、mlp，"
+                f"或这些层名：{' '.join(sorted(there))}。",
                 en=f"Target modules {' '.join(absent) or '(none)'} do not exist in this model. Use all-linear, "
                 f"attention, mlp, or of these layers: {' '.join(sorted(there))}.",
             ),
@@ -154,8 +154,8 @@ def _contradiction(name: str, theirs: Value, ours: Value, adapter: Adapter) -> C
     label = fact_of(name).label
     return ConfigError(
         Text(
-            zh=f"接着训练的适配器 {adapter.folder} 的{label.zh}({name})是 {theirs},设置里是 {ours}。"
-            f"请把 {name} 设为 {theirs},或清空 adapters 从头训练。",
+            zh=f"接着训练的适配器 {adapter.folder} 的{label.zh}（{name}）是 {theirs}，设置里是 {ours}。"
+            f"请把 {name} 设为 {theirs}，或清空 adapters 从头训练。",
             en=f"{label.en} ({name}) is {theirs} in the adapter to go on from, {adapter.folder}, and {ours} in the "
             f"settings. Set {name} to {theirs}, or clear adapters to start afresh.",
         ),

@@ -99,11 +99,7 @@ def disk(config: TrainConfig, info: ModelInfo, folder: Path) -> list[Finding]:
 
 def check_disk(config: TrainConfig, info: ModelInfo, folder: Path) -> None:
     """Refuse a start whose first checkpoint cannot be written. Raises StorageError: the folder is gone, read-only or full."""
-    if not folder.is_dir():
-        raise StorageError(storage.gone(folder))
-    probe = folder / ".writable"
-    storage.write_text(probe, "")
-    probe.unlink()
+    storage.check_writable(folder)
     parameters = estimate.adapter_parameters(info, config)
     needed, free = parameters * (_ADAPTER_BYTES + _CHECKPOINT_BYTES), shutil.disk_usage(folder).free
     if free < needed:

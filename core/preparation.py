@@ -185,7 +185,7 @@ def _restore(engine: Engine, run: Run, found: Checkpoint, flat: FlatAdapter, opt
         except ValueError:
             raise ModelError(
                 Text(
-                    zh=f"检查点 {found.folder} 与现在的模型或程序版本不符,不能从它继续。请用同样的设置重新开始。",
+                    zh=f"检查点 {found.folder} 与现在的模型或程序版本不符，不能从它继续。请用同样的设置重新开始。",
                     en=f"The checkpoint {found.folder} does not fit the model or program as they are now, so the run "
                     "cannot go on from it. Start again with the same settings.",
                 )

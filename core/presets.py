@@ -59,7 +59,7 @@ def preset(name: str, user_folder: Path | None = None) -> Preset:
             return candidate
     ids = ", ".join(candidate.id for candidate in known)
     raise ConfigError(
-        Text(zh=f"没有名为 {name} 的方案。可用:{ids}。", en=f"There is no preset {name}. Known: {ids}."), "preset"
+        Text(zh=f"没有名为 {name} 的方案。可用：{ids}。", en=f"There is no preset {name}. Known: {ids}."), "preset"
     )
 
 
@@ -90,7 +90,7 @@ def _load(path: Path) -> Preset:
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise ConfigError(
             Text(
-                zh=f"方案文件 {path} 无法使用:{error}。请修正或删除它。",
+                zh=f"方案文件 {path} 无法使用：{error}。请修正或删除它。",
                 en=f"Preset file {path} cannot be used: {error}. Mend or delete it.",
             ),
             "preset",

@@ -410,7 +410,7 @@ def _read(descriptor: int, piece: Piece, into: torch.Tensor) -> None:
 def _unreadable(path: Path, error: OSError) -> ModelError:
     return ModelError(
         Text(
-            zh=f"读取 {path} 失败:{error.strerror}。请检查磁盘,或重新下载这个模型。",
+            zh=f"读取 {path} 失败：{error.strerror}。请检查磁盘，或重新下载这个模型。",
             en=f"Reading {path} failed: {error.strerror}. Check the disk, or download the model again.",
         )
     )

@@ -20,7 +20,7 @@ def check(config: TrainConfig, device: Device) -> None:
     if config.optim == "paged_adamw_8bit" and device.kind != "cuda":
         raise ConfigError(
             Text(
-                zh="paged_adamw_8bit 需要 CUDA 显卡;在处理器上请用 adamw_torch。",
+                zh="paged_adamw_8bit 需要 CUDA 显卡；在处理器上请用 adamw_torch。",
                 en="paged_adamw_8bit needs a CUDA card; use adamw_torch on the processor.",
             ),
             "optim",
@@ -33,7 +33,7 @@ def check(config: TrainConfig, device: Device) -> None:
     if config.early_stop_interval and not (config.split_dataset_ratio or config.val_dataset):
         raise ConfigError(
             Text(
-                zh=f"提前结束(early_stop_interval = {config.early_stop_interval})要看验证损失:请设置“验证集比例”或“验证集”,"
+                zh=f"提前结束（early_stop_interval = {config.early_stop_interval}）要看验证损失：请设置“验证集比例”或“验证集”，"
                 "或把它设为 0。",
                 en=f"Early stop (early_stop_interval = {config.early_stop_interval}) goes by the evaluation loss: choose an "
                 "evaluation split or set, or set it to 0.",

@@ -183,10 +183,10 @@ class Workspace:
         Raises BusyError, DatasetError, ConfigError, ModelError or WontFitError before anything is written.
         """
         self._check_machine()
-        return self._job.start(lambda: self._make_run(name, config, title))
+        with self.lending.using():
+            return self._job.start(lambda: self._make_run(name, config, title))
 
     def _make_run(self, name: str | Dataset, config: TrainConfig, title: str) -> Run:
-        self.lending.check()
         table, version = self.tables.frozen(name)
         card = table.identity
         if not config.model_name and not config.model_author:
@@ -221,7 +221,8 @@ class Workspace:
         ConfigError or ModelError if this machine cannot carry it out any more.
         """
         self._check_machine()
-        return self._job.start(lambda: self._run_to_resume(run_id))
+        with self.lending.using():
+            return self._job.start(lambda: self._run_to_resume(run_id))
 
     def _check_machine(self) -> None:
         """Raise DeviceLostError or StorageError if the card or the home is gone."""
@@ -230,7 +231,6 @@ class Workspace:
             raise StorageError(storage.gone(self._runs_folder))
 
     def _run_to_resume(self, run_id: str) -> Run:
-        self.lending.check()
         run = self.run(run_id)
         if not run.live:
             run.refresh()
@@ -259,7 +259,7 @@ class Workspace:
 
     def _show_loading(self, what: str, done: int, total: int) -> None:
         size = f"{total / 1e9:.2f} GB"
-        self._loading = None if done >= total else Text(zh=f"正在载入 {what}({size})", en=f"Loading {what} ({size})")
+        self._loading = None if done >= total else Text(zh=f"正在载入 {what}（{size}）", en=f"Loading {what} ({size})")
 
     def stop(self) -> None:
         """End the run after its current step; its adapter is saved."""
@@ -394,7 +394,8 @@ class Workspace:
         """
         chosen = {asked: self.library.get(asked) for asked in wanted}
         with contextlib.ExitStack() as stack:
-            with device_errors("answer"):
+            stack.enter_context(self.lending.using())
+            with device_errors():
                 self._load_base(list(chosen.values()))
                 ready = {choice.id: self._folder_of(choice) for choice in chosen.values()}
                 stack.enter_context(self.attached.held(ready))
@@ -402,7 +403,6 @@ class Workspace:
 
     def _load_base(self, chosen: Sequence[AdapterChoice]) -> None:
         active = self.active
-        self.lending.check()
         if active is None or self.engine.state != "ready":
             # While a run trains, its base is the one that answers; before that, whatever is chosen is loaded.
             config = active.config if active is not None else self._answering_config(chosen)

@@ -46,11 +46,12 @@ def _without_browser(reason: str) -> None:
 def browser() -> Iterator[Browser]:
     """The system's Chromium, or the one that ONECARD_CHROMIUM names."""
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import expect, sync_playwright
     except ImportError:
         _without_browser("playwright is not installed: pip install -e .[dev]")
     if not _CHROMIUM.exists():
         _without_browser(f"no Chromium at {_CHROMIUM}; set ONECARD_CHROMIUM to one")
+    expect.set_options(timeout=30_000)  # as long as everything else waits; 5 s are less than a busy machine needs
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(_CHROMIUM), args=_FLAGS)
         yield chromium
@@ -70,6 +71,14 @@ def page(browser: Browser) -> Iterator[Page]:
     yield page
     context.close()
     assert problems == []
+
+
+def until(page: Page, reached: Callable[[], bool], seconds: float = 60) -> None:
+    """Let the page go on until something is so elsewhere: on the server, in a file."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, page.inner_text("body")[:1500]
+        page.wait_for_timeout(50)
 
 
 def _note(problems: list[str], message: object) -> None:

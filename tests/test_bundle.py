@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -17,6 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 
+import app
 from core import bundle, proof, proof_subject, storage, typed
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
@@ -251,6 +253,27 @@ def test_what_cannot_be_packed_is_said_and_leaves_nothing(made: Run, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.zip", "runs"]
 
 
+def test_a_command_that_cannot_be_done_says_why_and_makes_no_home(
+    tmp_path: Path, made: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    home, no_run = tmp_path / "a" / "home", tmp_path / "no-run.zip"
+    with zipfile.ZipFile(no_run, "w") as file:
+        file.writestr("a/b", "c")
+    for wrong, said in (
+        (["nope", str(tmp_path / "out.zip")], "There is no run “nope”"),
+        ([str(tmp_path), str(tmp_path / "out.zip")], "it is no run's folder"),
+        (["--open", str(no_run)], "there is no manifest.json in it"),
+        (["--open", str(tmp_path / "nope.zip")], "There is no file"),
+    ):
+        assert app.main(["--home", str(home), "bundle", *wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [no_run]
+    known = made.folder.parents[1]
+    assert app.main(["--home", str(known), "bundle", "nope", str(tmp_path / "out.zip")]) == 2
+    assert f"The newest there: {made.id}." in capsys.readouterr().err
+
+
 def test_the_command_packs_a_folder_opens_a_file_and_says_a_full_disk(made: Run, tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = [sys.executable, "app.py", "--home", str(home), "bundle"]
@@ -381,6 +404,12 @@ MADE_UP: dict[str, tuple[Spoil, str]] = {
     ),
     "a rank beyond reason": (put("adapter/adapter_config.json", lambda f: f.replace(b'"r": 8', b'"r": 1000000000')), "no usable LoRA"),
     "an event with markup": (event(type="chosen", step=ATTACK), "chosen"),
+    "a reason with markup": (
+        event(type="failed", step=9, message_zh="", message_en="", broken_step=ATTACK), "broken_step",
+    ),
+    "sizes that are none": (
+        event(type="failed", step=9, message_zh="", message_en="", cause="memory", needed_bytes=[1]), "needed_bytes",
+    ),
     "an event without its numbers": (event(type="step", step=9), "loss"),
     "a loss that is none": (event(type="evaluated", step=9, loss=1e400), "loss"),
     "a number without end": (event(type="chosen", step=10**400), "chosen"),
@@ -473,7 +502,7 @@ def test_both_routes_carry_a_run_from_one_home_to_another(made: Run, tmp_path: P
         assert answer.status_code == 200 and made.id in unquote(answer.headers["content-disposition"])
         assert len(client.get(f"/export/run/{made.id}.zip?checkpoints=1").content) > len(answer.content)
         assert client.get("/export/run/..%2f..%2fx.zip").status_code == 404
-        assert list(made.folder.parent.glob(".bundle-*")) == []
+        assert [path for path in made.folder.parent.iterdir() if path.name.startswith(".")] == []
     there = Workspace(tmp_path / "home")
     with client_of(there) as client:
         token, data, half = "0" * 32, answer.content, len(answer.content) // 2
@@ -483,3 +512,48 @@ def test_both_routes_carry_a_run_from_one_home_to_another(made: Run, tmp_path: P
         last = client.put(f"/import/run/{token}", content=data[half:], headers=headers | {"x-offset": str(half)})
         assert last.json() == {"id": made.id, "name": made.title, "new": True}
     assert digests(there.run(made.id).folder).keys() == bundle.contents(made).files.keys()
+
+
+def test_a_file_that_nobody_waits_for_any_more_is_not_packed_on(
+    made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastapi import FastAPI
+
+    from ui import run_files
+
+    begun, real = threading.Event(), bundle.write
+
+    def write(run: Run, target: Path, whole: bool, told: bundle.Told, stop: threading.Event) -> bundle.Bundle | None:
+        begun.set()
+        assert stop.wait(60), "whoever asked went away"
+        return real(run, target, whole, told, stop)
+
+    monkeypatch.setattr(bundle, "write", write)
+    there, sent, app = Workspace(tmp_path / "home"), list[dict[str, object]](), FastAPI()
+    shutil.copytree(made.folder, there.home / "runs" / made.id)
+    run_files.add(app, there)
+    path = f"/export/run/{made.id}.zip"
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [],
+    }
+
+    async def receive() -> dict[str, object]:
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 400 and visible(there.home / "runs") == [made.id]
+    assert [each.name for each in (there.home / "runs").iterdir()] == [made.id]
+    # One whose program was killed while it was sent is cleared away as the next start does.
+    storage.under_way(there.home / "runs" / "download~").write_bytes(b"PK")
+    storage.sweep(there.home)
+    assert [each.name for each in (there.home / "runs").iterdir()] == [made.id]

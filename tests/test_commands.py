@@ -413,9 +413,9 @@ def test_a_damaged_command_is_refused_or_read_and_nothing_else(here: Here) -> No
 
 def test_yaml_that_grows_without_end_does_not(here: Here) -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
-    began = time.monotonic()
+    began = time.process_time()
     assert plan(bomb + "learning_rate: 1e-4\nlora_r: 4\ndataset: articles-8\n", here).config is not None
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_tokens_are_not_repeated(here: Here) -> None:
@@ -505,10 +505,10 @@ def test_a_number_of_processes_that_is_none_is_one(here: Here) -> None:
 
 
 def test_here_documents_without_end_are_read_at_once_and_those_with_one_whole() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     shell.read("cat > a << EOF" + " " * 8000 + "x")
     shell.read("cat>a<<E \n" * 20_000)
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
     pressed = shell.read("cat > a.json << 'EOF' [1, 2] EOF swift sft\ncat << E > b\n two \n\nE\n")
     assert pressed.files == {"a.json": "[1, 2]", "b": " two"}
     assert pressed.calls[0].words == ("swift", "sft")

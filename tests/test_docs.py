@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import app
+from tests import commands_document
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,6 +37,15 @@ def test_every_command_of_a_page_is_understood(page: Path) -> None:
             app.parser().parse_args(arguments)
         except SystemExit as error:
             assert not error.code, f"{page.name}: python app.py {shlex.join(arguments)}"
+
+
+def test_the_reference_has_every_command_and_argument_as_the_program_has_it() -> None:
+    text = commands_document.DOCUMENT.read_text("utf-8")
+    assert commands_document.reference() in text, "python -m tests.commands_document writes it"
+    shown = {words[i] for words in commands(commands_document.DOCUMENT) for i in range(min(4, len(words)))}
+    for name, parser in commands_document.commands().items():
+        assert name in shown, f"no example of {name}"
+        assert parser.description and all(said for _, said in commands_document.arguments(parser)), name
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

@@ -106,9 +106,9 @@ def test_empty_files_and_unknown_endings_are_refused() -> None:
 
 def test_a_file_over_the_size_limit_is_refused_at_once() -> None:
     data = b"[" + b" " * formats.MAX_BYTES
-    start = time.perf_counter()
+    start = time.process_time()
     assert "100 MB" in refusal(data, "big.json")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_more_rows_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

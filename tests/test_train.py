@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import operator
 import sys
 import threading
-import time
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -259,14 +260,20 @@ def test_early_stop_survives_a_resumption(tmp_path: Path, tiny_config: TrainConf
     assert counted[0] == counted[1]
 
 
-def test_a_checkpoint_is_saved_when_enough_time_has_passed(tmp_path: Path, tiny_config: TrainConfig) -> None:
+def test_a_checkpoint_is_saved_when_enough_time_has_passed(
+    tmp_path: Path, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    passed = 0.0
+    monkeypatch.setattr("core.train.time", SimpleNamespace(perf_counter=lambda: passed + next(clock) * 1e-6))
     config = build({"max_steps": 6, "save_seconds": 1, "save_total_limit": 9}, tiny_config)
     run = make_run(tmp_path / "run", config)
     original = run.append
 
     def append(kind: str, **fields: object) -> dict[str, object]:
+        nonlocal passed
         if kind == "step" and fields["step"] in (2, 4):
-            time.sleep(1.1)
+            passed += 1.1
         return original(kind, **fields)
 
     run.append = append  # type: ignore[method-assign]

@@ -43,11 +43,10 @@ def finish(workspace: Workspace, seconds: float = 60) -> None:
 
 def test_closing_tells_the_run_to_stop_before_it_waits_for_a_proof(workspace: Workspace) -> None:
     """A proof that loads a base cannot be interrupted, and a supervisor does not wait for ever."""
-    told = workspace._job._stop
-    workspace.proofs._thread = threading.Thread(target=told.wait, args=(30,))
+    told, heard = workspace._job._stop, list[bool]()
+    workspace.proofs._thread = threading.Thread(target=lambda: heard.append(told.wait(30)))
     workspace.proofs._thread.start()
-    begun = time.monotonic()
-    assert workspace.close(60) and time.monotonic() - begun < 20
+    assert workspace.close(60) and heard == [True]
 
 
 def test_a_new_home_begins_with_the_starter_rows(tmp_path: Path) -> None:
@@ -240,7 +239,7 @@ def test_a_home_belongs_to_one_process(workspace: Workspace) -> None:
     workspace.lock()
     code = f"from core.workspace import Workspace; from pathlib import Path; Workspace(Path({str(workspace.home)!r})).lock()"
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=180)
     assert done.returncode != 0 and f"Another OneCard (process {os.getpid()}) is using" in done.stderr
 
 

@@ -82,7 +82,7 @@ def refusal(model: nn.Module) -> Text | None:
         )
     if config.hidden_act != "silu":
         return Text(
-            zh=f"激活函数是 {config.hidden_act},不是 silu", en=f"its activation is {config.hidden_act}, not silu"
+            zh=f"激活函数是 {config.hidden_act}，不是 silu", en=f"its activation is {config.hidden_act}, not silu"
         )
     head_dim = shape_of(model).head_dim
     if head_dim % 8 or head_dim > 256:
@@ -112,7 +112,7 @@ def _module_refusal(model: nn.Module) -> Text | None:
                 linear = base(getattr(module, name))
                 if not _known(linear):
                     return Text(
-                        zh=f"{name} 是 {type(linear).__name__},不是普通线性层",
+                        zh=f"{name} 是 {type(linear).__name__}，不是普通线性层",
                         en=f"{name} is a {type(linear).__name__}, not a plain linear layer",
                     )
                 if linear.bias is not None and name not in ATTENTION:

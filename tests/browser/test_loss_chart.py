@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.chromium import until
+
 pytestmark = pytest.mark.browser
 
 
@@ -119,8 +121,7 @@ def test_a_picked_run_is_asked_for_by_name(chart: tuple[object, Source]) -> None
     _wait_for(page, "第 142 步")
     source.run = "picked"
     page.locator("#pick").click()
-    page.wait_for_timeout(1500)
-    assert source.asked[-1]["run"] == "picked"
+    until(page, lambda: source.asked[-1]["run"] == "picked")
     _wait_for(page, "第 142 步")
 
 

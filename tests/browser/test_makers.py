@@ -10,6 +10,7 @@ import pytest
 
 from core import own_probes
 from core.dataset import Identity, Row
+from tests.chromium import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -78,8 +79,7 @@ def test_rows_from_the_card_are_looked_through_added_and_undone(page: Page, app:
     page.wait_for_function("document.querySelector('#rows').innerText.includes('61 行')")
     page.click("#rows [data-do=undo]")
     page.wait_for_function("document.querySelector('#rows').innerText.includes('2 行')")
-    page.wait_for_timeout(1500)
-    assert len(app.workspace.dataset("mine").rows) == 2
+    until(page, lambda: len(app.workspace.dataset("mine").rows) == 2)
 
 
 def test_rewording_says_what_fell_out_and_can_be_opened_for_chosen_rows(page: Page, app: App) -> None:

@@ -16,6 +16,7 @@ from core.probes import mark
 from core.proof import Proof, Reading, Test
 from core.proof_stats import wilson
 from core.text import Text
+from tests.chromium import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -177,8 +178,7 @@ def test_own_questions_are_saved_as_they_are_written_and_come_back(page: Page, a
     page.click("#own-probes [data-act=undo]")
     page.keyboard.press("Tab")
     page.click("#own-probes summary b")
-    page.wait_for_timeout(1200)
-    assert own_probes.load(app.workspace.home) == (saved,)
+    until(page, lambda: own_probes.load(app.workspace.home) == (saved,))
     page.problems[:] = [p for p in page.problems if "Connection errored out" not in p]  # type: ignore[attr-defined]
 
 

@@ -49,7 +49,7 @@ def seen(page: object, words: str) -> str:
 
 def stored(workspace: Workspace, holds: Callable[[tuple[Row, ...]], bool]) -> tuple[Row, ...]:
     """The rows on disk, once they are as `holds` wants them."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 200
     while not holds(rows := workspace.dataset("panel").rows) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert holds(rows), rows
