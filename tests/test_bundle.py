@@ -12,6 +12,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -550,7 +551,8 @@ def test_a_file_that_nobody_waits_for_any_more_is_not_packed_on(
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as pool:  # a browser's loop may run in this thread
+        pool.submit(asyncio.run, app(scope, receive, send)).result()  # type: ignore[arg-type]
     assert sent[0]["status"] == 400 and visible(there.home / "runs") == [made.id]
     assert [each.name for each in (there.home / "runs").iterdir()] == [made.id]
     # One whose program was killed while it was sent is cleared away as the next start does.

@@ -54,10 +54,19 @@ def open_tab(page: Page, app: App, tab: str) -> None:
     page.wait_for_timeout(1500)
 
 
+# Seen by the page itself: a short answer is over before anybody outside has looked.
+WATCH = """box => {
+    window.begun = false;
+    const look = () => { window.begun ||= document.querySelector(box + " button.stop-button") !== null; };
+    new MutationObserver(look).observe(document.querySelector(box), { subtree: true, childList: true, attributes: true });
+}"""
+
+
 def ask(page: Page, box: str, question: str) -> None:
     page.fill(f"{box} textarea", question)
+    page.evaluate(WATCH, box)
     page.locator(f"{box} button.submit-button").click()
-    page.wait_for_selector(f"{box} button.stop-button", state="attached")
+    page.wait_for_function("window.begun")
     page.wait_for_selector(f"{box} button.submit-button", timeout=60_000)
     page.wait_for_timeout(300)
 
