@@ -7,13 +7,15 @@ import string
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -322,6 +324,32 @@ def test_the_printed_addresses_are_those_that_answer(host: str) -> None:
     for page in (here, *elsewhere, "http://card.example", "http://10.0.0.9:80"):
         assert guard.refusal(Headers({"host": page.removeprefix("http://")})) is None, page
     assert guard.refusal(Headers({"host": "evil.example"})) is not None
+
+
+def test_a_stream_for_a_page_that_has_gone_ends_without_an_error() -> None:
+    async def stream() -> AsyncIterator[bytes]:
+        yield b"data: the last word\n\n"
+        raise HTTPException(404)
+
+    routes = [
+        Route(path, lambda _request: StreamingResponse(stream())) for path in ("/gradio_api/queue/data", "/other")
+    ]
+    page = TestClient(Guard(Starlette(routes=routes), LOCAL), base_url="http://localhost")
+    assert page.get("/gradio_api/queue/data").text == "data: the last word\n\n"
+    with pytest.raises(RuntimeError):
+        page.get("/other")
+
+
+def test_only_the_last_visits_are_remembered(tmp_path: Path) -> None:
+    from ui.server import create_app
+
+    app = create_app(Workspace(tmp_path))
+    pages = [held for route in app.routes if (held := getattr(getattr(route, "app", None), "state_holder", None))]
+    assert len(pages) == 2
+    for page in pages:
+        for visit in range(60):
+            assert page[f"visit-{visit}"] is not None
+        assert list(page.session_data) == [f"visit-{visit}" for visit in range(28, 60)]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "127.0.0.2"])

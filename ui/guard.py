@@ -12,6 +12,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -159,6 +160,11 @@ class Guard:
         except ClientDisconnect:
             if not over:
                 raise
+        except RuntimeError as error:
+            # The framework's stream for a page that has gone ends in a 404 in its middle, having said so to the page.
+            if not (started and isinstance(error.__cause__, HTTPException) and scope["path"].endswith("/queue/data")):
+                raise
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         if over and not started:
             await _too_large(is_api(scope["path"]), self.max_body_bytes)(scope, receive, send)
 

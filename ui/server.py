@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 PASSWORD = keys.PASSWORD
 MAX_UPLOAD = "30mb"
+# Visits that the page's framework remembers, the last ones: 1.5 MB each, and its own limit of 10,000 is all of a machine's memory.
+# An open page asks every second and is always among them.
+_KEPT_VISITS = 32
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -174,8 +177,10 @@ def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
     sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css", "row_report.css")
     css = "\n".join((_STATIC / name).read_text("utf-8") for name in sheets)
     for language in LANGUAGES:
+        page = build(workspace, language, edits, can_restart)
+        page.state_session_capacity = _KEPT_VISITS
         gr.mount_gradio_app(
-            app, build(workspace, language, edits, can_restart), path=f"/{language}", theme=theme(), css=css, head=_head(language),
+            app, page, path=f"/{language}", theme=theme(), css=css, head=_head(language),
             footer_links=[], run_history=False, show_error=False, max_file_size=MAX_UPLOAD, allowed_paths=[],
             enable_monitoring=False, mcp_server=False, pwa=False, ssr_mode=False,
         )  # fmt: skip
