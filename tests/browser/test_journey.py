@@ -268,7 +268,9 @@ def test_settings_wait_in_closed_groups_and_say_what_was_changed(page: Page, app
     page.click("#group-lora > button")
     page.locator("#preset label").first.click()
     assert page.locator("#start").is_visible()
+    before = page.inner_text("#preview")
     page.locator("#preset label").nth(1).click()
+    until(page, lambda: page.inner_text("#preview") != before)
     page.locator("#preset label").first.click()  # a preset fills the closed groups, too
     until(page, lambda: "与方案不同" not in page.inner_text("#preview"))
     page.click("#group-lora > button")

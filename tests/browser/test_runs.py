@@ -83,7 +83,10 @@ def test_a_run_goes_from_page_to_page_as_a_file_and_is_compared_there(
 
     # It is in the address: whoever comes back finds it, though another one is newer.
     assert "run=r1" in page.evaluate("location.search")
+    assert not page.problems, page.problems  # type: ignore[attr-defined]
     page.goto("about:blank")
+    page.wait_for_timeout(200)
+    page.problems.clear()  # type: ignore[attr-defined]  # a page that is left while it asks says so
     page.goto(f"{url}/zh/?run=r1#train")
     wait(page, lambda: "训练 r1" in page.inner_text("#run-head"))
 
@@ -95,7 +98,7 @@ def test_a_run_goes_from_page_to_page_as_a_file_and_is_compared_there(
     # Compared with the other one: curves drawn, settings and data named.
     page.click("#runs [data-run=r1][data-tell=compare]")
     page.wait_for_selector(".rc[open] [data-drawn='r1 r2'] .scatterlayer", state="attached")
-    assert page.locator(".rc .scatterlayer .trace").count() == 4
+    wait(page, lambda: page.locator(".rc .scatterlayer .trace").count() == 4)
     body = page.inner_text(".rc [data-is=body]")
     for said in ("lora_rank", "默认", "改 1", "两次都还没有检验", "200 词元/秒", "3.0 GB"):
         assert said in body, said
