@@ -221,6 +221,21 @@ def test_an_evaluation_pass_takes_no_more_room_than_the_training_pass_it_follows
     assert ours._arena.bytes == held
 
 
+def test_answers_have_the_place_of_a_steps_buffers_where_memory_is_short(tiny_deep: Path) -> None:
+    ours = fused(load(tiny_deep))
+    adapt(ours)
+    rows = examples(90, 31)
+    for short in (False, True):
+        way = Way(Depth.all(5, host_inputs=True), host_embeddings=short)
+        before = gradients(ours, [rows], way)
+        held = ours._arena.bytes
+        ours.slots()
+        assert ours._arena.bytes == (0 if short else held)
+        after = gradients(ours, [rows], way)
+        assert ours._arena.bytes == held
+        assert after[0] == before[0] and all(torch.equal(a, b) for a, b in zip(after[1], before[1], strict=True))
+
+
 def test_a_pass_with_room_for_all_keeps_its_inputs_here(tiny_deep: Path) -> None:
     ours = fused(load(tiny_deep))
     adapt(ours)

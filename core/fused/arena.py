@@ -125,11 +125,15 @@ class Arena:
         return block[offset : offset + count * dtype.itemsize].view(dtype).view(item.dims)
 
     def release(self) -> None:
-        """Give the block back."""
+        """Give all of it back."""
+        self.make_way()
+        self._host = []
+
+    def make_way(self) -> None:
+        """Give the block back until the next frame is asked for; the inputs' host memory stays."""
         self._frames.clear()
         if self._host and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # copies of a pass that broke off may be under way
-        self._host = []
         if self._block is None:
             return
         self._block = None

@@ -100,7 +100,9 @@ class FusedBackend(PlainBackend):
     # -- answering --
 
     def slots(self) -> Slots:
-        """See Backend.slots."""
+        """See Backend.slots. Where even the embedding had to leave the card, answers have the step's buffers' place."""
+        if self._way.host_embeddings:
+            self._arena.make_way()
         return self._answering.slots(super().slots)
 
     @torch.no_grad()

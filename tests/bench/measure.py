@@ -24,6 +24,7 @@ from core import estimate, probes
 from core.config import TrainConfig
 from core.device import Device, find_device, memory_allowed
 from core.engine import Engine
+from core.ranks import ALONE, Ranks
 from core.run import Event, Run
 from core.train import train
 
@@ -123,7 +124,7 @@ def planned(engine: Engine, config: TrainConfig, rows: Sequence[Row]) -> Plan:
         return estimate.plan(resident.info, config, engine.device, lengths, free, resident.backend.fast)
 
 
-def job(engine: Engine, config: TrainConfig, rows: Sequence[Row], name: str = "job") -> Record:
+def job(engine: Engine, config: TrainConfig, rows: Sequence[Row], name: str = "job", ranks: Ranks = ALONE) -> Record:
     """Train `rows` by `config`, base resident, questions off; the adapter is taken out again. UserErrors come through."""
     reset()
     plan = planned(engine, config, rows)
@@ -131,7 +132,7 @@ def job(engine: Engine, config: TrainConfig, rows: Sequence[Row], name: str = "j
         run = Run.create(Path(home) / name, config, rows, name, name)
         begun = time.time()
         try:
-            train(engine, run, threading.Event())
+            train(engine, run, threading.Event(), ranks=ranks)
         finally:
             engine.detach(run.id)
     expected = {"estimate_bytes": plan.memory_bytes, "way": _said(plan)}
