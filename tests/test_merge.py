@@ -217,12 +217,45 @@ def test_cancelled_anywhere_nothing_is_left(
 def test_estimates_are_near_what_is_written(adapter_of: Callable[..., Path], tmp_path: Path) -> None:
     base = models.POCKET_FOLDER
     adapter = adapter_of(base)
-    for form, quantisation in (("merged", "f16"), ("gguf", "f16"), ("gguf", "q8_0"), ("gguf", "q4_0")):
+    for form, quantisation in (
+        ("merged", "f16"),
+        ("merged-f32", "f16"),
+        ("gguf", "f16"),
+        ("gguf", "q8_0"),
+        ("gguf", "q4_0"),
+    ):
         wanted = ordered(adapter, base, tmp_path / f"{form}-{quantisation}", format=form, quantisation=quantisation)
         guess = wanted.nbytes()
         assert done(wanted)
         size = sum(path.stat().st_size for path in wanted.target.iterdir())
         assert 0.8 * guess < size < 1.02 * guess, (form, quantisation)
+
+
+def test_a_gguf_file_rounds_the_sum_once(adapter_of: Callable[..., Path], tmp_path: Path) -> None:
+    import gguf
+
+    base, key = models.POCKET_FOLDER, "model.layers.2.mlp.down_proj.weight"
+    adapter = adapter_of(base)
+    exact = next(t for e, t in read(Weights(base, adapter, float32="sums")) if e.name == key)
+    short = next(t for e, t in read(Weights(base, adapter)) if e.name == key)
+    assert exact.dtype == torch.float32 and torch.equal(exact.to(torch.bfloat16), short)
+    for kind, dtype in (("f16", torch.float16), ("f32", torch.float32)):
+        target = tmp_path / kind
+        assert done(ordered(adapter, base, target, format="gguf", quantisation=kind))
+        tensors = gguf.GGUFReader(target / f"mine-{kind}.gguf").tensors
+        found = next(tensor for tensor in tensors if tensor.name == "blk.2.ffn_down.weight")
+        assert torch.equal(torch.tensor(found.data), exact.to(dtype)), kind
+
+
+def test_a_weight_that_float16_cannot_hold_is_named_by_the_export() -> None:
+    import gguf
+
+    from core.export.gguf_file import _parts
+
+    large = torch.tensor([[1.0, -70_000.0]])
+    with pytest.raises(ModelError, match="float16"):
+        list(_parts(large, gguf.GGMLQuantizationType.F16))
+    assert len(list(_parts(large, gguf.GGMLQuantizationType.F32))) == 1
 
 
 def test_a_gguf_file_holds_the_merged_weights_and_the_tokenizer(

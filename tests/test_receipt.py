@@ -9,15 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from core import adapters, models, presets, proof_subject, storage
-from core.dataset import Dataset
+from core import adapters, models, presets, proof_sets, proof_subject, storage
+from core.dataset import Dataset, Message
 from core.engine import Engine
 from core.errors import ModelError
 from core.export import receipt
@@ -34,6 +35,7 @@ from core.train import train
 ROOT = Path(__file__).resolve().parents[1]
 FORMS = [
     ("merged", "f16", 100),
+    ("merged-f32", "f16", 100),
     ("adapter", "f16", 100),
     ("zip", "f16", 100),
     ("gguf", "f16", 98),
@@ -109,6 +111,8 @@ def test_the_file_answers_as_the_adapter_did(
     assert (found.light, found.asked, found.prompts_alike) == ("green", 100, 100), found.why.en
     assert found.same >= same and found.identity[2] >= 40 and found.identity[0] >= 20
     assert found.read > 100 and 0 <= found.drift < 0.2 and found.apart >= 0
+    assert all(each.gap is None for each in found.answers if each.whole)
+    assert all(each.gap is None or each.gap >= 0 for each in found.answers)
     assert load_receipt(order.target) == found
     rows = [each for each in found.answers if each.question.startswith("row-")]
     assert rows and not any(each.before or each.after for each in rows), "the words of training rows stay at home"
@@ -123,6 +127,39 @@ def test_a_file_of_another_model_is_found_out(engine: Engine, run: Run, tmp_path
     found = receipt_of(engine, run, order)
     assert found.light == "red" and found.identity[1] < found.identity[0] - 10
     assert any(each.before != each.after for each in found.answers)
+
+
+def test_where_two_answers_part_is_said_by_how_much_the_file_prefers_its_own_word() -> None:
+    class Stubborn:
+        """Likes token 3 best and token 2 by `gap` less, at every place."""
+
+        def __init__(self, gap: float) -> None:
+            self.gap = gap
+
+        def encode(self, messages: object) -> list[int]:
+            return [9]
+
+        def answers(self, prompts: Sequence[object], limits: object, told: object) -> list[list[int]]:
+            return [[1, 3, 3] for _ in prompts]
+
+        def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
+            return torch.tensor([[0.0, 0.0, 5.0 - self.gap, 5.0]]).repeat(len(answer), 1)
+
+        def text(self, ids: Sequence[int]) -> str:
+            return str(ids)
+
+    blank = receipt.Receipt("none", Text("", ""), "x", "merged", {}, 1, usual=0.5)
+    item = proof_sets.Item("one", "en", "refusal", (), "Hi?")
+    asked = proof_sets.Asked(item, (Message("user", "Hi?"),), (), ())
+    for answer, gap, near in (((1, 2, 0), 0.05, True), ((1, 2, 0), 2.0, False), ((1,), 0.05, False)):
+        said = [receipt.Said(asked, 8, (9,), answer, ""), receipt.Said(asked, 8, (9,), (1, 3, 3), "")]
+        made = receipt.compare(said, Stubborn(gap), lambda done: None, blank)
+        assert made is not None and (made.same, made.light) == (1, "green")
+        first = made.answers[0]
+        assert (first.gap is None) == (len(answer) == 1) and first.near is near
+        assert first.gap is None or first.gap == pytest.approx(gap, abs=1e-6)
+        assert ("1 more chose the other of two words" in made.why.en) is near
+        assert receipt.from_json(json.loads(json.dumps(receipt.to_json(made)))).answers == made.answers
 
 
 def test_another_template_is_found_out(engine: Engine, run: Run, tmp_path: Path) -> None:

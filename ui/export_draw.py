@@ -50,7 +50,7 @@ def _one(page: Page, each: Made, adapter: Path, opened: bool) -> str:
         f"{show_bytes(each.nbytes)}</small></span>{light}</summary>"
         f'<p class="ex-path"><code>{safe(str(each.folder))}</code>{_copy(page)}</p><p class="ex-said">{safe(said)}</p>'
         f"{_answers(page, receipt) if receipt is not None and receipt.answers else ''}"
-        f"{how_to_run(page, where_it_lies(order, each.folder))}"
+        f"{how_to_run(page, where_it_lies(order, each.folder), opened)}"
         f'<div class="ex-acts">{acts}</div></details></li>'
     )
 
@@ -70,13 +70,15 @@ def _answer(page: Page, each: Compared) -> str:
         return f"<li><b>{safe(each.question)}</b><span>{safe(each.before)}</span></li>"
     pairs = ((page.t("outside.tested"), each.before), (page.t("outside.now"), each.after))
     lines = "".join(f"<span><i>{safe(who)}</i>{safe(text)}</span>" for who, text in pairs)
-    return f'<li class="differs"><b>{safe(each.question)}</b>{lines}</li>'
+    near = f"<small>{safe(page.t('outside.near', gap=f'{each.gap:.2f}'))}</small>" if each.near else ""
+    return f'<li class="differs"><b>{safe(each.question)}</b>{lines}{near}</li>'
 
 
-def how_to_run(page: Page, found: list[Command]) -> str:
-    """The commands, folded."""
+def how_to_run(page: Page, found: list[Command], opened: bool = False) -> str:
+    """The commands, folded unless `opened`."""
     lines = "".join(_command(page, each) for each in found)
-    return f'<details class="ex-more"><summary>{safe(page.t("outside.run"))}</summary><dl>{lines}</dl></details>'
+    fold = f'<details class="ex-more"{" open" if opened else ""}>'
+    return f"{fold}<summary>{safe(page.t('outside.run'))}</summary><dl>{lines}</dl></details>"
 
 
 def _command(page: Page, each: Command) -> str:

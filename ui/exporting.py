@@ -50,7 +50,8 @@ _KEYS = {
     "folder": "outside.folder", "cancel": "outside.cancel", "start": "outside.start",
 }  # fmt: skip
 _NOTES = {
-    "adapter": "outside.adapter.note", "zip": "outside.zip.note", "merged": "outside.merged.note", "gguf": "outside.gguf.note",
+    "adapter": "outside.adapter.note", "zip": "outside.zip.note", "merged": "outside.merged.note",
+    "merged-f32": "outside.merged-f32.note", "gguf": "outside.gguf.note",
     "gguf-adapter": "outside.gguf-adapter.note", "bnb": "outside.bnb.note",
 }  # fmt: skip
 
@@ -158,10 +159,11 @@ def dialog_state(page: Page, adapter: str, seen: str) -> dict[str, object]:
     if choice is None or choice.folder is None:
         return shown | {"free": False}
     now, failed = exports.now, exports.failed(adapter)
-    shown["who"] = choice.name
+    shown["who"] = choice.name if choice.run is None else page.of(choice.label)
     shown["said"] = page.of(failed) if failed is not None else ""
     if now is not None and now.adapter_id == adapter:
-        shown["way"] = {"what": _way(page, now), "share": now.done / now.total}
+        written = now.what == LABELS[now.order.format]
+        shown["way"] = {"what": _way(page, now), "share": now.done / now.total, "paced": written}
     elif now is not None:
         shown["said"] = page.t("outside.busy")
     moment = f"{adapter} {exports.revision}"

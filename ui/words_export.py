@@ -45,6 +45,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "不再需要适配器，任何程序都能加载；16 位",
         "Needs no adapter any more, loads anywhere; 16 bits",
     ),
+    "outside.merged-f32.note": (
+        "同上，两倍大小，不做舍入：回答与测试时逐字相同",
+        "The same at twice the size, nothing rounded: answers as tested, word for word",
+    ),
     "outside.gguf.note": (
         "一个文件，给 llama.cpp 和 Ollama；附 Modelfile",
         "One file for llama.cpp and Ollama, with a Modelfile",
@@ -80,6 +84,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "outside.answers": ("逐题对比：{same} / {asked} 相同", "Question by question: {same} of {asked} the same"),
     "outside.tested": ("测试时", "When tested"),
     "outside.now": ("这个文件", "This file"),
+    "outside.near": (
+        "两个词几乎同样可能，差 {gap} logit",
+        "two words all but equally likely, {gap} logits apart",
+    ),
     "outside.run": ("怎样运行", "How to run it"),
     "outside.copy": ("复制", "Copy"),
     "outside.copied": ("已复制", "Copied"),

@@ -59,7 +59,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "No answer from the hub for {seconds} seconds; still waiting. You can cancel, and try another hub or mirror.",
     ),
     "pull.asking": ("正在问站点…", "Asking the hub…"),
-    "pull.fetching": ("正在取 {name}，{done} / {total}，{rate}/s", "Fetching {name}, {done} of {total}, {rate}/s"),
-    "pull.fetched": ("正在取 {name}，{done} / {total}", "Fetching {name}, {done} of {total}"),
+    "pull.fetching": ("正在取 {name}，{done} / {total}", "Fetching {name}, {done} of {total}"),
     "pull.cancelled": ("已取消，下次会接着下载。", "Cancelled; the next time goes on from there."),
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from core.dataset import Identity, Row
 from core.export.elsewhere import commands
 from core.export.order import LABELS, Order
 from core.export.receipt import Receipt
+from core.moments import day
 from core.proof import Proof
 from core.run import Run
 from core.sources.names import hub_set
@@ -26,12 +26,13 @@ from core.text import Text
 Say = Callable[[str, str], str]
 
 _LIBRARIES = {
-    "adapter": "peft", "zip": "peft", "gguf-adapter": "gguf", "merged": "transformers", "bnb": "transformers", "gguf": "gguf",
+    "adapter": "peft", "zip": "peft", "gguf-adapter": "gguf", "merged": "transformers", "merged-f32": "transformers",
+    "bnb": "transformers", "gguf": "gguf",
 }  # fmt: skip
 # What a hub draws a model's family tree of.
 _RELATIONS = {
-    "adapter": "adapter", "zip": "adapter", "gguf-adapter": "adapter", "merged": "finetune", "bnb": "quantized",
-    "gguf": "quantized",
+    "adapter": "adapter", "zip": "adapter", "gguf-adapter": "adapter", "merged": "finetune", "merged-f32": "finetune",
+    "bnb": "quantized", "gguf": "quantized",
 }  # fmt: skip
 _ALWAYS = ("num_train_epochs", "learning_rate", "lora_rank", "lora_alpha", "target_modules", "seed")
 _UNASKED = (
@@ -161,12 +162,12 @@ def _settings(run: Run | None, say: Say) -> str:
     if run is None:
         return say("不知道。", "Not known.")
     default = TrainConfig()
-    day = time.strftime("%Y-%m-%d", time.localtime(run.created))
+    began = day(run.created)
     device = str((run.first("started") or {}).get("device") or "")
     taken = run.adapter_step or run.step
     told = say(
-        f"{day} 在 {_flat(device)} 上训练，用的是第 {taken} 步的权重（计划 {run.steps} 步）。没有列出的设置都是默认值。",
-        f"Trained on {day} on {_flat(device)}; these are the weights of step {taken} of {run.steps} planned. Settings that are "
+        f"{began.zh}在 {_flat(device)} 上训练，用的是第 {taken} 步的权重（计划 {run.steps} 步）。没有列出的设置都是默认值。",
+        f"Trained on {began.en} on {_flat(device)}; these are the weights of step {taken} of {run.steps} planned. Settings that are "
         "not listed have their default.",
     )
     if run.config.adapters:

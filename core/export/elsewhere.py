@@ -18,6 +18,10 @@ _SYSTEM = Text(
     "It does not know the training's system prompt: send it with every request, as the second command does.",
 )
 # Without it the base's own sampling settings would count: not what was tested.
+_FLOAT32 = Text(
+    "vLLM 默认把 float32 模型转成 16 位来算；加 --dtype float32 才不舍入。",
+    "vLLM computes float32 models in 16 bits unless --dtype float32 is added.",
+)
 _SGLANG = "--sampling-defaults openai"
 _PEFT = """python - <<'END'
 from peft import PeftModel
@@ -59,7 +63,7 @@ def commands(order: Order, folder: Path, base: str = "") -> list[Command]:
         return _gguf(f"{order.name}-{order.quantisation}.gguf", order, folder)
     if order.format == "gguf-adapter":
         return _gguf_adapter(order, folder)
-    if order.format in ("merged", "bnb"):
+    if order.format in ("merged", "merged-f32", "bnb"):
         return _merged(order, folder)
     found = anatomy.examine(order.adapter)
     return adapter_commands(found, folder, order.model, order.name, order.system, order.language, base)
@@ -120,6 +124,12 @@ def ask(port: int, name: str, said: list[dict[str, str]], key: str = "") -> str:
     return f"curl http://127.0.0.1:{port}/v1/chat/completions -H 'content-type: application/json'{header} -d {body}"
 
 
+def _noted(command: Command, said: Text) -> Command:
+    """With `said` before what is noted already."""
+    note = command.note
+    return replace(command, note=said if note is None else Text(said.zh + note.zh, f"{said.en} {note.en}"))
+
+
 def _merged(order: Order, folder: Path) -> list[Command]:
     path, said = _q(str(folder)), messages(order.system, order.language)
     call = vllm.Call(str(folder), (order.name,), quantization=vllm.BNB if order.format == "bnb" else "")
@@ -128,16 +138,16 @@ def _merged(order: Order, folder: Path) -> list[Command]:
     options, note = swift.merged_options(order.model)
     chat = f"python app.py chat --model {path} --prompt {_q(said[-1]['content'])}{system}"
     if order.format == "bnb":
-        note_4 = Text(vllm.BNB_PLUGIN.zh + (served.note.zh if served.note else ""),
-                      " ".join(each.en for each in (vllm.BNB_PLUGIN, served.note) if each))  # fmt: skip
-        served = replace(served, note=note_4)
+        served = _noted(served, vllm.BNB_PLUGIN)
+    if order.format == "merged-f32":
+        served = _noted(served, _FLOAT32)
     sglang = f"python -m sglang.launch_server --model-path {path} --served-model-name {_q(order.name)} {_SGLANG}"
     found = [
         Command("OneCard", chat),
         served,
         Command("ms-swift 4.6", _swift(f"--model {path}{options}", order.system), note),
     ]
-    if order.format == "merged":
+    if order.format != "bnb":
         found.insert(2, _server("SGLang", sglang, 30000, order.name, said))
         convert = f"python convert_hf_to_gguf.py {path} --outfile {_q(order.name + '.gguf')}"
         found.append(Command("llama.cpp", convert, Text("也可以直接导出 GGUF。", "Or export GGUF right here.")))

@@ -237,13 +237,25 @@ def _count(entry: Entry) -> int:
 
 
 def _parts(tensor: Tensor, quantised: Any) -> Iterator[numpy.ndarray[Any, Any]]:
-    """The tensor's rows as the file holds them, a block of rows at a time."""
+    """The tensor's rows as the file holds them, a block of rows at a time. Raises ModelError for what float16 cannot hold."""
     import gguf
+    import numpy
     import torch
 
     rows = tensor.reshape(-1, tensor.shape[-1])
     for part in torch.split(rows, max(1, _ROW_BLOCK_BYTES // (4 * rows.shape[1]))):
-        yield gguf.quants.quantize(part.float().contiguous().numpy(), quantised)
+        values = part.float().contiguous().numpy()
+        if (
+            quantised == gguf.GGMLQuantizationType.F16
+            and max(-values.min(), values.max()) > numpy.finfo(numpy.float16).max
+        ):
+            raise ModelError(
+                Text(
+                    zh="合并后的权重超出了 float16 的范围。请选 bf16 或 q8_0。",
+                    en="The merged weights are beyond what float16 can hold. Choose bf16 or q8_0.",
+                )
+            )
+        yield gguf.quants.quantize(values, quantised)
 
 
 def _other(base: Path, what: str) -> ModelError:

@@ -101,7 +101,7 @@ def _write(order: Order, staged: Path, count: Callable[[int], None]) -> None:
     info = models.inspect(order.model)
     if order.format in ("adapter", "zip"):
         _adapter(order, staged, count)
-    elif order.format == "merged":
+    elif order.format in ("merged", "merged-f32"):
         _merged(order, info, staged, count)
     elif order.format == "bnb":
         _four_bits(order, info, staged, count)
@@ -143,12 +143,16 @@ def _portable(config: dict[str, Any], model: str) -> dict[str, Any]:
 
 
 def _merged(order: Order, info: ModelInfo, staged: Path, count: Callable[[int], None]) -> None:
-    weights = Weights(info.folder, order.adapter, order.strength)
+    wide = order.format == "merged-f32"
+    weights = Weights(info.folder, order.adapter, order.strength, float32="all" if wide else "")
     for path in model_files(info.folder):
         shutil.copyfile(path, staged / path.name)
-    if weights.unties:
-        config = cast("dict[str, object]", storage.read_json(staged / "config.json"))
-        storage.write_json(staged / "config.json", config | {"tie_word_embeddings": False})
+    config = cast("dict[str, object]", storage.read_json(staged / "config.json"))
+    changed: dict[str, object] = {"tie_word_embeddings": False} if weights.unties else {}
+    if wide:
+        changed |= {key: "float32" for key in ("dtype", "torch_dtype") if key in config} or {"dtype": "float32"}
+    if changed:
+        storage.write_json(staged / "config.json", config | changed)
     save(staged, weights, count)
 
 
@@ -185,7 +189,8 @@ def _four_bits(order: Order, info: ModelInfo, staged: Path, count: Callable[[int
 
 
 def _gguf(order: Order, info: ModelInfo, staged: Path, count: Callable[[int], None]) -> None:
-    weights = Weights(info.folder, order.adapter, order.strength)
+    # The file has a type of its own: a sum rounded to the base's first would be rounded twice.
+    weights = Weights(info.folder, order.adapter, order.strength, float32="sums")
     path = staged / f"{order.name}-{order.quantisation}.gguf"
     if order.quantisation in gguf_file.KINDS:
         scale = order.nbytes() / max(1, weights.nbytes)

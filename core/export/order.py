@@ -15,12 +15,13 @@ from core.export.weights import Weights
 from core.generate import STRONGEST
 from core.text import Text
 
-Format = Literal["adapter", "zip", "merged", "gguf", "gguf-adapter", "bnb"]
+Format = Literal["adapter", "zip", "merged", "merged-f32", "gguf", "gguf-adapter", "bnb"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 LABELS: dict[Format, Text] = {
     "adapter": Text("适配器文件夹（PEFT）", "Adapter folder (PEFT)"),
     "zip": Text("适配器压缩包", "Adapter as a zip"),
     "merged": Text("合并后的模型（safetensors）", "Merged model (safetensors)"),
+    "merged-f32": Text("合并后的模型，float32（safetensors）", "Merged model in float32 (safetensors)"),
     "gguf": Text("合并后的 GGUF（llama.cpp、Ollama）", "Merged GGUF (llama.cpp, Ollama)"),
     "gguf-adapter": Text("适配器 GGUF（llama.cpp、Ollama）", "Adapter as GGUF (llama.cpp, Ollama)"),
     "bnb": Text("合并后的 4 比特模型（bitsandbytes）", "Merged 4-bit model (bitsandbytes)"),
@@ -151,8 +152,10 @@ class Order:
         tokenizer = 12_000_000 if base.vocab_size > 50_000 else 1_000_000
         if self.format == "gguf":
             return int(matrices * _BITS[self.quantisation] / 8) + tokenizer
-        whole = Weights(base.folder, self.adapter, self.strength).nbytes
-        if self.format == "merged":
+        whole = Weights(
+            base.folder, self.adapter, self.strength, float32="all" if self.format == "merged-f32" else ""
+        ).nbytes
+        if self.format in ("merged", "merged-f32"):
             return whole + tokenizer
         return int(whole - base.linear_parameters * (16 - _NF4_BITS) / 8) + tokenizer
 

@@ -24,6 +24,8 @@ FILE = "receipt.json"
 QUESTIONS = 100
 _READ_BYTES = 400_000_000  # of the reference's logits, in host memory
 _READ_MOST = 400  # positions
+NEAR = 0.1
+"""Logits between two words that are all but equally likely: 52 to 48 of a hundred."""
 Light = Literal["green", "yellow", "red", "none"]
 # Of the file, not of what it says: a true copy of an adapter that learned nothing is as tested.
 VERDICTS: dict[Light, Text] = {
@@ -48,7 +50,10 @@ class Said:
 
 @dataclass(frozen=True)
 class Compared:
-    """One question: what was tested said `before`, the file says `after`; `same` tokens from the beginning."""
+    """One question: what was tested said `before`, the file says `after`; `same` tokens from the beginning.
+
+    `gap`: logits by which the file prefers its own word to the tested one where the two part; None where that ended.
+    """
 
     question: str
     before: str
@@ -56,6 +61,12 @@ class Compared:
     same: int
     of: int
     whole: bool
+    gap: float | None = None
+
+    @property
+    def near(self) -> bool:
+        """Whether they part at a choice between two words that are all but equally likely."""
+        return self.gap is not None and self.gap <= NEAR
 
 
 @dataclass(frozen=True)
@@ -134,13 +145,15 @@ def compare(
             _prefix(each.answer, answer),
             max(len(each.answer), len(answer)),
             tuple(answer) == each.answer,
+            _gap(each, answer, speaker),
         )
         for each, answer, text in zip(said, answers, texts, strict=True)
     )
     drifts, apart = _read(said, speaker) if readable else ([], 0.0)
     same = sum(each.whole for each in compared)
     alike = sum(tuple(ids) == each.prompt for ids, each in zip(own, said, strict=True))
-    light, why = _verdict(blank.usual, same, alike, len(said), _identity(said, texts))
+    near = sum(each.near for each in compared)
+    light, why = _verdict(blank.usual, same, near, alike, len(said), _identity(said, texts))
     return replace(
         blank,
         light=light,
@@ -167,6 +180,14 @@ def without_rows(made: Receipt, said: Sequence[Said]) -> Receipt:
         for each, answer in zip(said, made.answers, strict=True)
     )
     return replace(made, answers=tuple(answers))
+
+
+def _gap(each: Said, answer: Sequence[int], speaker: Speaker) -> float | None:
+    at = _prefix(each.answer, answer)
+    if at == len(each.answer):
+        return None
+    logits = speaker.logits(each.prompt, each.answer[: at + 1])[at]
+    return float(logits.max() - logits[each.answer[at]])
 
 
 def _read(said: Sequence[Said], speaker: Speaker) -> tuple[list[float], float]:
@@ -199,6 +220,7 @@ _USUAL = {
     "adapter": 1.0,
     "zip": 1.0,
     "merged": 0.98,
+    "merged-f32": 1.0,
     "gguf-adapter": 0.98,
     "f32": 0.98,
     "f16": 0.98,
@@ -215,7 +237,9 @@ def usual(form: str, quantisation: str, tested_in_four_bits: bool) -> float:
     return _USUAL.get(quantisation if form == "gguf" else form, _USUAL_FEWER_BITS)
 
 
-def _verdict(wanted: float, same: int, alike: int, asked: int, identity: tuple[int, int, int]) -> tuple[Light, Text]:
+def _verdict(
+    wanted: float, same: int, near: int, alike: int, asked: int, identity: tuple[int, int, int]
+) -> tuple[Light, Text]:
     before, now, about = identity
     if alike < asked:
         count = asked - alike
@@ -229,14 +253,21 @@ def _verdict(wanted: float, same: int, alike: int, asked: int, identity: tuple[i
             f"身份题从 {before} 题答对降到 {now} 题（共 {about} 题）：这个文件不是测试过的那个模型。",
             f"Right identity answers fell from {before} to {now} of {about}: this file is not the model that was tested.",
         )
+    ties = Text("", "")
+    if near:
+        ties = Text(
+            f"另有 {near} 个在两个几乎同样可能的词之间选了另一个。",
+            f" {near} more chose the other of two words that are all but equally likely.",
+        )
     if same >= wanted * asked:
         return "green", Text(
-            f"{asked} 个回答里 {same} 个与测试时逐字相同。", f"{same} of {asked} answers are the same, word for word."
+            f"{asked} 个回答里 {same} 个与测试时逐字相同。{ties.zh}",
+            f"{same} of {asked} answers are the same, word for word.{ties.en}",
         )
     return "yellow", Text(
-        f"{asked} 个回答里只有 {same} 个与测试时逐字相同（这种格式通常不少于 {wanted:.0%}）。请看看不同的回答。",
-        f"Only {same} of {asked} answers are the same word for word (usual for this format: {wanted:.0%}). Look at the "
-        "others.",
+        f"{asked} 个回答里只有 {same} 个与测试时逐字相同（这种格式通常不少于 {wanted:.0%}）。{ties.zh}请看看不同的回答。",
+        f"Only {same} of {asked} answers are the same word for word (usual for this format: {wanted:.0%}).{ties.en} Look at "
+        "the others.",
     )
 
 

@@ -135,7 +135,7 @@ def _speaker(
     if order.format in ("adapter", "zip"):
         with hold(), _attached(engine, order) as name:
             yield EngineSpeaker(engine, name, 1.0, stop)
-    elif order.format in ("merged", "bnb"):
+    elif order.format in ("merged", "merged-f32", "bnb"):
         with _loaded(engine, order) as other:
             yield EngineSpeaker(other, None, 1.0, stop)
     else:

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Literal, cast
 
 from core import adapters, anatomy, storage
 from core.errors import ModelError, StorageError
@@ -42,6 +42,9 @@ _BESIDE = re.compile(
 _INDEX = "model.safetensors.index.json"
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _NAMES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
+
+
+Wide = Literal["", "sums", "all"]
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,13 @@ class Entry:
 class Weights:
     """The tensors of a base model with an adapter (None: the base as it is) added at a strength."""
 
-    def __init__(self, base: Path, adapter: Path | None, strength: float = 1.0) -> None:
-        """Raises ModelError for a base that is quantised or not whole, and for an adapter that is not its own."""
+    def __init__(self, base: Path, adapter: Path | None, strength: float = 1.0, float32: Wide = "") -> None:
+        """Raises ModelError for a base that is quantised or not whole, and for an adapter that is not its own.
+
+        `float32`: what is given in it: the sums, for whoever rounds them once to a type of his own, or all tensors.
+        """
+        import torch
+
         self.base, self.strength = base, strength
         stored = _stored(base)
         low = _low(adapter, base) if adapter is not None and strength else {}
@@ -113,6 +121,12 @@ class Weights:
         if self.unties:  # one matrix for both ends, and only one of them was trained: two from now on
             like = stored[_EMBEDDING]
             self.entries.append(Entry(_HEAD, like.dtype, like.shape, _EMBEDDING, low.pop(_HEAD)))
+        if float32:
+            wide = [entry.dtype.itemsize < 4 and (float32 == "all" or entry.low is not None) for entry in self.entries]
+            self.entries = [
+                replace(entry, dtype=torch.float32) if widened else entry
+                for entry, widened in zip(self.entries, wide, strict=True)
+            ]
         if low:
             raise _not_found(next(iter(low)), base)
 
@@ -146,6 +160,7 @@ class Weights:
             yield entry, self._finished(entry, tensor)
 
     def _finished(self, entry: Entry, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.to(entry.dtype)
         if entry.low is not None and not entry.low.add_to(tensor, self.strength):
             raise ModelError(
                 Text(

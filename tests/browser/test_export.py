@@ -56,13 +56,16 @@ def test_an_adapter_goes_out_as_a_zip_that_was_tested_and_is_deleted_again(page:
     page.locator("[data-act=export]:visible").first.click()
     dialog = page.locator("dialog.ex")
     rows = dialog.locator(".ex-formats label")
-    rows.nth(5).wait_for()
+    rows.nth(6).wait_for()
     assert dialog.locator("input[value=merged]").is_checked(), "the one that most programs take"
     # Every format says how large it will be, or why it cannot be.
-    for number in range(6):
+    for number in range(7):
         can = rows.nth(number).locator("input").is_enabled()
         assert ("about" in rows.nth(number).inner_text()) == can and rows.nth(number).locator("small").inner_text()
     dialog.locator("input[value=zip]").check()
+    dialog.locator("input[name=name]").fill("xiao/he")
+    dialog.get_by_text("“xiao/he” will not do").wait_for()
+    assert rows.count() == 7 and dialog.locator("input[value=zip]").is_checked(), "a wrong name takes no choice away"
     dialog.locator("input[name=name]").fill("xiaohe")
     folder = dialog.locator("[data-is=folder]")
     page.wait_for_function("where => document.querySelector('.ex [data-is=folder]').textContent.endsWith(where)",

@@ -15,6 +15,7 @@ const values = () => ({
   rows: form.rows.checked,
 });
 
+let listed = null;  // the adapter whose formats are shown
 const formats = list => {
   const first = list.find(one => one.id === format && one.can) || list.find(one => one.can);
   if (first) format = first.id;
@@ -40,7 +41,9 @@ async function draft() {
     const found = await server.form({adapter: id, form: values()});
     if (number !== asked || id !== chosen) return;
     const before = format, held = document.activeElement?.name === 'format';
-    formats(found.formats);
+    // A name that will not do says nothing about the formats: those of this adapter stay.
+    if (found.formats.length || listed !== id) formats(found.formats);
+    listed = id;
     if (held) part('formats').querySelector(':checked')?.focus();
     if (before !== format) return draft();
     if (!named) form.elements.name.value = found.name || '';
@@ -63,8 +66,8 @@ const show = state => {
   act('start').hidden = Boolean(way);
   act('start').disabled = !state.free;
   if (way) {
-    if (!act('cancel').disabled) part('what').textContent = way.what;
-    const bar = part('way').querySelector('b');
+    const bar = part('way').querySelector('b'), pace = onecard.pace(bar, way.share);
+    if (!act('cancel').disabled) part('what').textContent = way.what + (way.paced ? '' : pace);
     bar.setAttribute('aria-label', way.what);
     bar.setAttribute('aria-valuenow', Math.round(100 * way.share));
     bar.firstElementChild.style.width = `${100 * way.share}%`;
