@@ -17,6 +17,7 @@ from core import (
     log,
     prove_command,
     publish_command,
+    ranks,
     requirements,
 )
 from ui import serve_command
@@ -52,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status."""
     parsed = parser().parse_args(arguments)
+    if ranks.asked() > 1 and getattr(parsed, "command", None) is not cli.run_train:
+        return cli.guarded(ranks.refuse)
     if hasattr(parsed, "command"):
         return cli.run(parsed)
     return cli.guarded(lambda: _open_page(parsed))

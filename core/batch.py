@@ -114,3 +114,15 @@ def split(examples: Sequence[Long], max_tokens: int) -> Iterator[list[Long]]:
         size += len(example)
     if group:
         yield group
+
+
+def shares(examples: Sequence[Long], count: int) -> list[list[Long]]:
+    """The examples in `count` parts of about as many tokens; each part keeps their order, and may be empty."""
+    parts: list[list[int]] = [[] for _ in range(count)]
+    tokens = [0] * count
+    # The longest first, each to whoever has least: what is left over at the end is short.
+    for index in sorted(range(len(examples)), key=lambda index: -len(examples[index])):
+        least = min(range(count), key=tokens.__getitem__)
+        parts[least].append(index)
+        tokens[least] += len(examples[index])
+    return [[examples[index] for index in sorted(part)] for part in parts]

@@ -34,7 +34,7 @@ class TrainerState:
     `scale`, `clean_steps`: float16's, see step.Stepper. `plan`: the fields of the estimate.Plan that steps were run by.
     `probe_seconds`: what asking the fixed questions took so far, `live_seconds` of it between steps, `pinned_seconds` of that
     for the pinned ones; `probe_cost`, `pinned_cost`: what it took the last time, of all and of the pinned ones.
-    `points`: fields of the taken.Point of each probing.
+    `points`: fields of the taken.Point of each probing. `cards`: how many the plan is for.
     """
 
     step: int = 0
@@ -55,6 +55,7 @@ class TrainerState:
     probe_cost: float = 0.0
     pinned_cost: float = 0.0
     points: list[list[float | None]] = field(default_factory=list)
+    cards: int = 1
 
 
 @dataclass(frozen=True)

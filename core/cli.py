@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from core import adapters, config, evaluation_set, mix, models, presets, requirements, signals, storage
+from core import adapters, config, evaluation_set, event_lines, mix, models, presets, requirements, signals, storage
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Message, Row
 from core.device import find_device
@@ -30,7 +30,8 @@ from core.text import Language, Text
 if TYPE_CHECKING:
     from core.engine import Engine
     from core.job import Job
-    from core.run import Event, Run
+    from core.ranks import Ranks
+    from core.run import Run
 
 _LISTS = ("model_name", "model_author")
 _NAMED = 5  # runs that an error names
@@ -129,11 +130,30 @@ def guarded(work: Callable[[], int]) -> int:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """`train`: the run's folder is output_dir itself, or that of the run to go on with."""
+    from core import ranks
+
+    # Before anything asks which card there is.
+    with ranks.joined() as here:
+        return _lead(arguments, here) if here.leads else _follow_leader(here)
+
+
+def _follow_leader(here: Ranks) -> int:
+    """A card's share of a run that another process leads; Ctrl+C is the leader's to answer."""
+    from core import member
+    from core.engine import Engine
+
+    with signals.asked_to_end(lambda number: None):
+        member.follow(here, Engine(spread_out=here.spread_out))
+    return 0
+
+
+def _lead(arguments: argparse.Namespace, here: Ranks) -> int:
+    """`train` as the one that decides and tells."""
     from core import train as training
     from core.engine import Engine
     from core.job import Job
 
-    engine, printed = Engine(), 0
+    engine, printed = Engine(spread_out=here.spread_out), 0
 
     def make() -> Run:
         nonlocal printed
@@ -144,7 +164,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     runs = _folder_of(arguments).parent
     # In a home that a page may have open: one of the two trains.
     home = runs.parent if runs.name == "runs" and runs.is_dir() else None
-    job = Job(lambda run, stop: training.train(engine, run, stop), clean_up=lambda: None, home=home)
+    job = Job(lambda run, stop: training.train(engine, run, stop, ranks=here), clean_up=lambda: None, home=home)
 
     def end(number: int) -> None:
         if job.run is None:  # nothing trains yet, so nothing is to be saved
@@ -369,81 +389,12 @@ def _follow(job: Job, run: Run, seen: int, as_json: bool) -> None:
     while True:
         live = run.live
         for event in run.events[seen:]:
-            print(json.dumps(event, ensure_ascii=False) if as_json else _line(event, run).of(language()), flush=True)
+            print(
+                json.dumps(event, ensure_ascii=False) if as_json else event_lines.line(event, run).of(language()),
+                flush=True,
+            )
             seen += 1
         if not live and seen == len(run.events):
             break
         pause.wait(0.1)
     job.join()
-
-
-def _line(event: Event, run: Run) -> Text:
-    """An event as a line for people."""
-    kind, step = event["type"], event.get("step")
-    if kind == "step":
-        numbers = f"loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  {event['tokens_per_second']:.0f} tok/s"
-        return Text(zh=f"第 {step}/{run.steps} 步  {numbers}", en=f"step {step}/{run.steps}  {numbers}")
-    if kind == "probed":
-        hits = f"{event['hits']}/{event['total']}"
-        return Text(zh=f"第 {step} 步提问：身份命中 {hits}", en=f"probed at step {step}: identity {hits}")
-    if kind == "acquired":
-        hits = f"{event['hits']}/{event['total']}"
-        return Text(zh=f"第 {step} 步学会了新身份（{hits}）", en=f"identity acquired at step {step} ({hits})")
-    if kind == "chosen":
-        return Text(zh=f"采用第 {step} 步的适配器", en=f"the adapter of step {step} is used")
-    if kind == "failed":
-        return Text(zh=str(event["message_zh"]), en=str(event["message_en"]))
-    if kind == "loading":
-        return Text(zh="正在载入模型", en="loading the model")
-    if kind == "rehearsing":
-        asked = event["asked"]
-        return Text(zh=f"正在请基座回答 {asked} 个通用问题", en=f"asking the base {asked} general questions")
-    if kind == "rehearsed":
-        anchors = event["anchors"]
-        return Text(zh=f"防遗忘：用上 {anchors} 个回答", en=f"rehearsal guard: {anchors} answers to hold on to")
-    if kind == "started":
-        rows, steps, device = event["rows"], event["steps"], event["device"]
-        return Text(
-            zh=f"开始：{rows} 行，{steps} 步，在 {device} 上", en=f"started: {rows} rows, {steps} steps on {device}"
-        )
-    if kind == "evaluated":
-        loss = f"{event['loss']:.4f}"
-        return Text(zh=f"第 {step} 步的验证损失：{loss}", en=f"evaluation loss at step {step}: {loss}")
-    if kind == "resumed":
-        return _resumed(event)
-    if kind == "truncated":
-        out, cut, tokens = event["left_out"], event["cut"], event["tokens_cut"]
-        held = event.get("set") == "evaluation"
-        zh, en = ("过长的验证行", "evaluation rows too long") if held else ("过长的行", "rows too long")
-        return Text(
-            zh=f"{zh}：略去 {out} 行，从前面截断 {cut} 行（共 {tokens} 个词元）",
-            en=f"{en}: {out} left out, {cut} cut at the beginning ({tokens} tokens)",
-        )
-    if kind == "smaller_split":
-        most = event["max_tokens"]
-        zh, en = ("，各层重算", ", layers recomputed") if event["recompute"] else ("", "")
-        return Text(
-            zh=f"显存不够：从这里起每次最多 {most} 个 token{zh}",
-            en=f"out of memory: passes of at most {most} tokens from here on{en}",
-        )
-    if kind == "saved":
-        path = run.folder / str(event["path"])
-        return Text(zh=f"已保存 {path}", en=f"saved {path}")
-    if kind == "finished" and "reason_en" in event:
-        return Text(zh=f"训练完成。{event['reason_zh']}", en=f"finished. {event['reason_en']}")
-    return {"finished": Text("训练完成", "finished"), "stopped": Text("已停止", "stopped")}.get(
-        str(kind), Text(str(kind), str(kind))
-    )
-
-
-def _resumed(event: Event) -> Text:
-    """Where a run goes on from, and which newer checkpoints could not be read."""
-    step, damaged = event["step"], cast(list[str], event["damaged"])
-    said = Text(zh=f"从第 {step} 步之后继续", en=f"resumed after step {step}")
-    if not damaged:
-        return said
-    names = ", ".join(damaged)
-    return Text(
-        zh=f"{said.zh}；更新的检查点 {'、'.join(damaged)} 已损坏，没有使用，已改名为 damaged-…",
-        en=f"{said.en}; newer checkpoints are damaged and were passed over, renamed damaged-...: {names}",
-    )

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from core import adapters, lora, models, seal, storage
+from core import adapters, lora, models, seal, spread, storage
+from core.backends import backend_for, card_refusal
 from core.config import TrainConfig
 from core.desk import Desk
 from core.device import Device, find_device
@@ -31,20 +32,10 @@ from core.turn import TurnLock
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
     from core.backend import Backend
 
 State = Literal["absent", "loading", "ready", "failed"]
-NO_CARD = Text(
-    zh="处理器上的基座不是 float32（快速路径在处理器上只有 float32）",
-    en="on the processor only a float32 base has a fast path, and this one is of fewer bits",
-)
-SINGLE_PRECISION = Text(zh="基座是 float32", en="the base is in float32")
-OLD_CARD = Text(
-    zh="这张卡早于 Ampere 一代，没有它能用的 flash attention 内核",
-    en="the card is older than Ampere, and there are no flash attention kernels for it",
-)
 
 
 @dataclass(frozen=True)
@@ -62,8 +53,9 @@ class Resident:
 class Engine:
     """One base model at a time. `load` and everything that changes layers happen inside a turn."""
 
-    def __init__(self, device: Device | None = None) -> None:
-        self.device = device or find_device()
+    def __init__(self, device: Device | None = None, spread_out: bool = False) -> None:
+        """`spread_out`: bases are spread over the cards of a run, see core.spread."""
+        self.device, self.spread_out = device or find_device(), spread_out
         self.state: State = "absent"
         self.loading = Meter()
         self._resident: Resident | None = None
@@ -186,9 +178,10 @@ class Engine:
         self.state = "loading"
         try:
             with self._watched(), device_errors("load", self._needed(info, quant_method, dtype)):
-                self._resident = _load(info, quant_method, dtype, self.device, told)
-                self._seal = seal.take(self._resident)
-                seal.check_finite(self._seal, self._resident)
+                self._resident = _load(info, quant_method, dtype, self.device, told, self.spread_out)
+                if not self.spread_out:  # it is asked nothing, and other cards would have to answer as well
+                    self._seal = seal.take(self._resident)
+                    seal.check_finite(self._seal, self._resident)
             self.state = "ready"
         except BaseException as error:
             self.state = "absent" if isinstance(error, models.Stopped) else "failed"
@@ -209,7 +202,7 @@ class Engine:
         While somebody holds it that waits for their end. Raises ModelError if it cannot be loaded again.
         """
         with self._lock():
-            if self._resident is None or self.lost is not None:
+            if self._seal is None or self.lost is not None:
                 return
             self.checked = Checked.now(self._compared())
             if self.checked.state == "changed" and self._holder is None:
@@ -341,7 +334,9 @@ class Engine:
         return f"a{next(self._made)}"
 
 
-def _load(info: ModelInfo, quant_method: str, dtype: str, device: Device, progress: Progress) -> Resident:
+def _load(
+    info: ModelInfo, quant_method: str, dtype: str, device: Device, progress: Progress, spread_out: bool
+) -> Resident:
     import torch
 
     from core.fused.sizes import FAMILIES
@@ -354,9 +349,12 @@ def _load(info: ModelInfo, quant_method: str, dtype: str, device: Device, progre
     where = torch.device("cuda", 0) if device.kind == "cuda" else torch.device("cpu")
     # Adapters stay in float32; matrix products run in the base's 16-bit type where it has one.
     autocast = getattr(torch, dtype) if where.type == "cuda" and dtype != "float32" else None
-    fused = _card_refusal(where, autocast) is None and info.family in FAMILIES
+    fused = not spread_out and card_refusal(where, autocast) is None and info.family in FAMILIES
     with _beside(_warming(info, quant_method, dtype, where) if fused else None):
-        base = load_base(info, quant_method, dtype, where, progress, padded=fused)
+        first = torch.device("cpu") if spread_out else where
+        base = load_base(info, quant_method, dtype, first, progress, padded=fused)
+    if spread_out:
+        spread.over_cards(base.model, where)
     if fused and where.type == "cuda":
         # Nobody waits for it: a question that comes sooner compiles what it needs itself.
         threading.Thread(target=_answer_warming(info, quant_method, dtype, where)).start()
@@ -368,7 +366,7 @@ def _load(info: ModelInfo, quant_method: str, dtype: str, device: Device, progre
         dtype=dtype,
         encoder=encoder,
         pad_id=pad if isinstance(pad, int) else encoder.stop_ids[0],
-        backend=_backend(base.model, where, autocast),
+        backend=backend_for(base.model, where, autocast, spread_out),
     )
 
 
@@ -402,42 +400,6 @@ def _beside(work: Callable[[], None] | None) -> Iterator[None]:
         yield
         if done is not None:
             done.result()
-
-
-def _backend(model: PreTrainedModel, where: torch.device, autocast: torch.dtype | None) -> Backend:
-    """The fused backend where device and model allow it, otherwise the plain one, which can say why."""
-    from core.fused import family, nf4
-    from core.fused.backend import FusedBackend
-    from core.plain import PlainBackend
-
-    reason = _card_refusal(where, autocast, _is_exact(model)) or family.refusal(model)
-    if reason is not None:
-        plain = PlainBackend(model, where, autocast)
-        plain.reason = reason
-        return plain
-    if where.type == "cuda":
-        from core.fused import kernels
-
-        return FusedBackend(model, where, autocast, kernels, nf4.by_kernel)
-    from core.fused import reference
-
-    return FusedBackend(model, where, autocast, reference, nf4.by_bitsandbytes, spare=False)
-
-
-def _is_exact(model: PreTrainedModel) -> bool:
-    """Whether every weight is in float32."""
-    return all(str(parameter.dtype) == "torch.float32" for parameter in model.parameters())
-
-
-def _card_refusal(where: torch.device, autocast: torch.dtype | None, exact: bool = False) -> Text | None:
-    """Why there is no fused pass here, whatever the model; None if there is. `exact`: the base is all float32."""
-    import torch
-
-    if where.type != "cuda":
-        return None if exact else NO_CARD
-    if autocast is None:
-        return SINGLE_PRECISION
-    return OLD_CARD if torch.cuda.get_device_capability(where) < (8, 0) else None
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -109,7 +109,7 @@ def fused(info: ModelInfo, config: TrainConfig, device: Device) -> bool:
     plain = (
         config.use_dora == "true" or config.lora_dropout or config.neftune_noise_alpha or "pissa" in config.init_weights
     )
-    exact = _width(config, device) == 4
+    exact = width(config, device) == 4
     right = exact != (device.kind == "cuda") and not (exact and config.quant_method == "bnb") and device.ampere
     named = config.target_modules in (ALL_LINEAR, *GROUPS)
     inside = named or len(_chosen(info, config)) == len(set(config.target_modules.split()))
@@ -118,14 +118,14 @@ def fused(info: ModelInfo, config: TrainConfig, device: Device) -> bool:
 
 def resident_bytes(info: ModelInfo, config: TrainConfig, device: Device) -> int:
     """Memory of the base model alone."""
-    wide = _width(config, device)
+    wide = width(config, device)
     linear = info.linear_parameters * (_NF4_BYTES if config.quant_method == "bnb" else wide)
     if device.kind == "cuda" and info.family in FAMILIES and wide == 2:
         linear += _spare_bytes(info, config)
     return int(linear + info.embedding_parameters * wide)
 
 
-def _width(config: TrainConfig, device: Device) -> int:
+def width(config: TrainConfig, device: Device) -> int:
     """Bytes of the base's type."""
     exact = config.torch_dtype == "float32" or (config.torch_dtype == "auto" and device.kind == "cpu")
     return 4 if exact else 2
@@ -207,8 +207,8 @@ def peak_bytes(
     if config.quant_method == "bnb":
         fixed += _QUANTISER
     if ours:
-        fixed += _copies_bytes(info, config, _width(config, device))
-        return int(fixed + _fused_work(info, config, pass_tokens, answer_tokens, taught, plan, _width(config, device)))
+        fixed += _copies_bytes(info, config, width(config, device))
+        return int(fixed + _fused_work(info, config, pass_tokens, answer_tokens, taught, plan, width(config, device)))
     return int(fixed + _plain_work(info, device, pass_tokens, answer_tokens, taught, bool(plan.recompute)) * _FRAGMENTS)
 
 
@@ -337,7 +337,7 @@ def _fastest(info: ModelInfo, config: TrainConfig, device: Device, rows: _Rows, 
         for way in _ways(info, config, device, rows, cap, limit, ours)
         if way.memory_bytes <= limit
     ]
-    return min(found, key=lambda way: _cost(way, info, config, rows, _width(config, device)), default=None)
+    return min(found, key=lambda way: _cost(way, info, config, rows, width(config, device)), default=None)
 
 
 def _largest_pass(
@@ -380,11 +380,11 @@ def _ways(
             yield least
             continue
         tokens, positions, held = _bucket(cap, answers, taught)
-        sizes, width = (shape_of(info), ranks_of(info, config), tokens, positions), _width(config, device)
-        room = limit - least.memory_bytes + arena_bytes(*sizes, whole, logit_rows, width, held)
-        depth = shallowest(*sizes, logit_rows, room, width, inputs, held)
+        sizes, wide = (shape_of(info), ranks_of(info, config), tokens, positions), width(config, device)
+        room = limit - least.memory_bytes + arena_bytes(*sizes, whole, logit_rows, wide, held)
+        depth = shallowest(*sizes, logit_rows, room, wide, inputs, held)
         assert depth is not None
-        yield at(depth, logit_rows, host, arena_bytes(*sizes, depth, logit_rows, width, held))
+        yield at(depth, logit_rows, host, arena_bytes(*sizes, depth, logit_rows, wide, held))
         if depth == kept and not host and logit_rows == _LOGIT_ROWS[0]:
             return  # nothing is given up: what follows would give up something for no smaller a pass
 

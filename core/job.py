@@ -35,6 +35,8 @@ class Job:
         self._thread: threading.Thread | None = None
         self._closed = False
         self.run: Run | None = None
+        self.cards: tuple[str, ...] = ()
+        """On which cards other processes train the run; none where this process does."""
 
     @property
     def active(self) -> Run | None:
@@ -42,12 +44,20 @@ class Job:
         return self.run if self.run is not None and self.run.live else None
 
     @property
+    def here(self) -> Run | None:
+        """The run in progress, if this process itself trains it."""
+        return None if self.cards else self.active
+
+    @property
     def stopping(self) -> bool:
         """Whether a stop was asked for and the run has not ended yet."""
         return self._stop.is_set() and self.active is not None
 
-    def start(self, make: Callable[[], Run]) -> Run:
-        """Make a run and train it in the background. Raises BusyError, and makes nothing, if one is in progress."""
+    def start(self, make: Callable[[], Run], cards: tuple[str, ...] = ()) -> Run:
+        """Make a run and train it in the background. Raises BusyError, and makes nothing, if one is in progress.
+
+        `cards`: those on which the work has other processes train it, which take the claims then.
+        """
         with self._guard:
             if self.active is not None:
                 raise BusyError(busy(self.active))
@@ -61,8 +71,11 @@ class Job:
             except BaseException:
                 self._let_go()
                 raise
+            if cards:
+                run.release()
+                self._let_go()
             run.live = True
-            self.run = run
+            self.run, self.cards = run, cards
             self._thread = threading.Thread(target=self._train, args=(run,), name="training")
             self._thread.start()
             return run

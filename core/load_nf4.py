@@ -71,7 +71,9 @@ def fill(
         kind = {key: value for key, value in vars(layer.weight).items() if not key.startswith("_")}
         quantised = bitsandbytes.nn.Params4bit(tensor, requires_grad=False, **kind)
         del tensor
-        layer.weight = quantised.to(where)
+        # For cards together it waits in host memory, but a card quantises it in no time, and a processor in minutes.
+        ahead = torch.device("cuda") if where.type == "cpu" and torch.cuda.is_available() else where
+        layer.weight = quantised.to(ahead) if ahead == where else quantised.to(ahead).to(where)
         cast(Any, layer)._is_hf_initialized = True
         del quantised
     put_buffers(model, where)

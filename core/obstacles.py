@@ -48,6 +48,8 @@ def memory(
     if fits == "fits":
         return [] if others is None else [Finding("note", others, kind="holders")]
     needed, free = _gb(needed_bytes), _gb(free_bytes)
+    if config.max_memory_gb and free_bytes >= int(config.max_memory_gb * 1e9):
+        return [_limited(config, needed_bytes, needed, needed_by)]
     said = {
         "too big": Text(
             f"预计需要 {needed}，可用 {free}，放不下。", f"About {needed} needed, {free} free: it does not fit."
@@ -65,6 +67,18 @@ def memory(
         )
     fixes = lighter(config, needed_bytes, needed_by) if device.kind == "cuda" or fits == "too big" else ()
     return [Finding("warn", text, fixes=fixes, kind="memory")]
+
+
+def _limited(config: TrainConfig, needed_bytes: int, needed: str, needed_by: Callable[[TrainConfig], int]) -> Finding:
+    """The limit that was set is what is in the way: it can go, whatever else would help."""
+    limit = _gb(int(config.max_memory_gb * 1e9))
+    text = Text(
+        f"预计需要 {needed}，而显存上限设成了 {limit}。请提高或取消上限，或换一种更省的设置。",
+        f"About {needed} needed, and the memory limit is {limit}. Raise or lift it, or choose settings that take less.",
+    )
+    settings, label = _WAYS[-1]
+    others = (fix for fix in lighter(config, needed_bytes, needed_by) if fix.settings != settings)
+    return Finding("warn", text, fixes=(Fix(label, settings), *others)[:_MOST_WAYS], kind="memory")
 
 
 def lighter(config: TrainConfig, needed_bytes: int, needed_by: Callable[[TrainConfig], int]) -> tuple[Fix, ...]:

@@ -6,15 +6,18 @@ Takes no step itself, and lets go of everything at the end.
 from __future__ import annotations
 
 import contextlib
+import math
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from core import adapters, checkpoints, estimate, models, pinned, rehearsal
+from core import adapters, checkpoints, estimate, models, pinned, rehearsal, spread
 from core.adapters import Adapter
 from core.board import Board
 from core.checkpoints import Checkpoint, TrainerState
+from core.config import TrainConfig
 from core.dataset import Identity
 from core.device import BESIDE_EMBEDDING, give_back, has_room, memory_allowed
 from core.device_errors import device_errors
@@ -23,9 +26,11 @@ from core.engine import Engine, Resident
 from core.errors import ModelError, WontFitError
 from core.estimate import Plan
 from core.fused.sizes import Depth, Way
+from core.orders import Prepare
 from core.probing import Probing
 from core.proof_parts import LIMITS
 from core.proof_sets import Suite
+from core.ranks import ALONE, Ranks
 from core.rehearsal import Rehearsal
 from core.run import Event, Run, Tell
 from core.step import Stepper
@@ -35,6 +40,14 @@ from core.text import Text
 if TYPE_CHECKING:
     from core.flat import FlatAdapter
     from core.optimizer import FlatOptimizer
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A run's rows as the model reads them: those that steps are made of, and those of the evaluation loss."""
+
+    training: Sequence[Example]
+    held_out: Sequence[Example]
 
 
 @dataclass(frozen=True)
@@ -49,58 +62,61 @@ class Prepared:
     state: TrainerState
     card: dict[str, object]
     tell: Tell
+    ranks: Ranks
 
 
 @contextlib.contextmanager
 def prepared(
     engine: Engine,
     run: Run,
-    training: Sequence[Example],
+    examples: Examples,
     anchors: Sequence[Example],
     again: bool,
     stop: threading.Event | None = None,
+    ranks: Ranks = ALONE,
+    free_bytes: int = sys.maxsize,
 ) -> Iterator[Prepared]:
     """Attach the run's adapter to the resident model, fresh or, `again`, from the newest checkpoint there is.
 
-    `anchors`: the guard's, see rehearsal.answered; `stop` ends what they need. Gradients and event files are let go of at
+    `anchors`: the guard's, see rehearsal.answered; `stop` ends what they need. `free_bytes`: of the fullest of the other
+    cards, if `ranks` are on several. Gradients and event files are let go of at
     the end; the adapter stays. Raises ModelError for a checkpoint that does not fit the model, WontFitError if there is no
     way to run a step.
     """
-    from core.flat import FlatAdapter
     from core.optimizer import FlatOptimizer
 
     config, resident = run.config, resident_of(engine)
     found, damaged = checkpoints.newest(run) if again else (None, [])
     state = found.state if found else TrainerState(scale=2.0**12 if resident.dtype == "float16" else 1.0)
-    plan = _plan(engine, run, training, anchors, state)
-    with engine.turn():
-        resident.backend.rest()  # what answers left for the next one is planned with
-        resident.backend.settle(plan.way)
+    plan = _plan(engine, run, examples.training, anchors, state, ranks, free_bytes)
     # Its checkpoint is all that a run needs which once went on from another adapter: that one may be gone.
-    engine.create_adapter(run.id, replace(config, adapters=str(found.folder)) if found and config.adapters else config)
-    handle = engine.handle(run.id)
-    with engine.turn():
-        # Named through the model: what is trained, and in which order, is the backend's to say.
-        flat = FlatAdapter.of(cast(Any, resident.backend).model, resident.backend.adapter_parameters(handle))
+    begins = replace(config, adapters=str(found.folder)) if found and config.adapters else config
+    flat, handle = flattened(engine, run.id, begins, plan), engine.handle(run.id)
     optimizer: FlatOptimizer | None = None
     try:
         optimizer = FlatOptimizer(flat, config)
         if found:
             _restore(engine, run, found, flat, optimizer)
         with _telling(run, state.step) as tell:
-            stepper = Stepper(engine, handle, config, flat, optimizer, plan, state.scale, state.clean_steps, tell)
+            stepper = Stepper(
+                engine, handle, config, flat, optimizer, plan, state.scale, state.clean_steps, tell, ranks
+            )
             guard = rehearsal.prepared(engine, run, anchors, stop)
-            probing = _probing(engine, run, config.steps(len(training)), state, tell)
+            if ranks.size > 1:
+                with ranks.everywhere(_order(engine, run, begins, examples, guard, stepper, flat, optimizer)):
+                    pass
+            probing = _probing(engine, run, config.steps(len(examples.training)), state, tell, ranks)
             if again:
                 tell(
                     "resumed",
                     step=state.step,
+                    cards=ranks.size,
                     damaged=damaged,
                     max_tokens=plan.max_tokens,
                     recompute=bool(plan.recompute),
                     memory_bytes=plan.memory_bytes,
                 )
-            yield Prepared(stepper, probing, guard, flat, optimizer, state, _card(run, resident), tell)
+            yield Prepared(stepper, probing, guard, flat, optimizer, state, _card(run, resident), tell, ranks)
     finally:
         with engine.turn():
             resident.backend.finish(handle)
@@ -109,6 +125,51 @@ def prepared(
                 optimizer.release()
             _back_to_rest(run, resident, plan)
         give_back()
+
+
+def _order(
+    engine: Engine,
+    run: Run,
+    begins: TrainConfig,
+    examples: Examples,
+    guard: Rehearsal,
+    stepper: Stepper,
+    flat: FlatAdapter,
+    optimizer: FlatOptimizer,
+) -> Prepare:
+    """What the other cards need for the same steps: all of it, so that they need neither the run's folder nor chance."""
+    handle = engine.handle(run.id)
+    with engine.turn() as resident:
+        adapter, _ = resident.backend.adapter_state(handle)
+        return Prepare(
+            name=run.id,
+            config=begins,
+            training=tuple(examples.training),
+            held_out=tuple(examples.held_out),
+            anchors=tuple(guard.anchors),
+            plan=stepper.plan,
+            scale=stepper.scale,
+            clean_steps=stepper.clean_steps,
+            layout=flat.layout(handle),
+            adapter={key: tensor.detach().to("cpu", copy=True) for key, tensor in adapter.items()},
+            tensors=optimizer.tensors(),
+            numbers=optimizer.numbers(),
+        )
+
+
+def flattened(engine: Engine, name: str, config: TrainConfig, plan: Plan) -> FlatAdapter:
+    """Attach the adapter `name` that `config` begins with, the base settled as `plan` wants it; its flat form."""
+    from core.flat import FlatAdapter
+
+    resident = resident_of(engine)
+    with engine.turn():
+        resident.backend.rest()  # what answers left for the next one is planned with
+        resident.backend.settle(plan.way)
+    engine.create_adapter(name, config)
+    with engine.turn():
+        # Named through the model: what is trained, and in which order, is the backend's to say.
+        parameters = resident.backend.adapter_parameters(engine.handle(name))
+        return FlatAdapter.of(cast(Any, resident.backend).model, parameters)
 
 
 def _back_to_rest(run: Run, resident: Resident, plan: Plan) -> None:
@@ -132,12 +193,13 @@ def _card(run: Run, resident: Resident) -> dict[str, object]:
     }
 
 
-def _probing(engine: Engine, run: Run, steps: int, state: TrainerState, tell: Tell) -> Probing:
-    """The run's questions, how often to ask them, and the drift that the proof would pass."""
+def _probing(engine: Engine, run: Run, steps: int, state: TrainerState, tell: Tell, ranks: Ranks) -> Probing:
+    """The run's questions, how often to ask them, and the drift that the proof would pass. None for a base spread out."""
     config, info = run.config, resident_of(engine).info
     identity = Identity.parse(config.model_name, config.model_author)
     suite: Suite = "pocket" if models.is_pocket(info.name) else "full"
     asked = pinned.questions(identity, models.old_words(info), config.system, run.rows, suite)
+    asked = () if ranks.spread_out else asked
     pace = Pace(config.probe_steps, steps, config.probe_share)
     return Probing(engine, run, asked, pace, LIMITS[suite].drift.green, state, tell)
 
@@ -158,16 +220,35 @@ def resident_of(engine: Engine) -> Resident:
 
 
 def _plan(
-    engine: Engine, run: Run, training: Sequence[Example], anchors: Sequence[Example], state: TrainerState
+    engine: Engine,
+    run: Run,
+    training: Sequence[Example],
+    anchors: Sequence[Example],
+    state: TrainerState,
+    ranks: Ranks,
+    free_bytes: int,
 ) -> Plan:
-    """How steps are run: as before where the run goes on, unless there is less memory now."""
+    """How steps are run: as before where the run goes on, unless there is less memory now, or another number of cards."""
     resident, config = resident_of(engine), run.config
+    if ranks.size > 1:  # what one card has of a step
+        rows = math.ceil(config.rows_per_step / ranks.size)
+        config = replace(config, per_device_train_batch_size=1, gradient_accumulation_steps=rows)
     lengths, beside = ([(len(e), e.answer_tokens) for e in some] for some in (training, anchors))
     beside = sorted(beside, reverse=True)[: rehearsal.anchors_per_step(config)]
-    free = memory_allowed(engine.device, estimate.resident_bytes(resident.info, config, engine.device))
-    plan = estimate.plan(resident.info, config, engine.device, lengths, free, resident.backend.fast, beside)
-    before = _plan_of(state.plan) if state.plan else plan
+    free, away = min(free_bytes, free_memory(engine, config)), 0
+    if ranks.spread_out:
+        base_bytes = estimate.resident_bytes(resident.info, config, engine.device)
+        width = estimate.width(config, engine.device)
+        away = spread.saved_bytes(resident.info, base_bytes, ranks.size, width)
+    plan = estimate.plan(resident.info, config, engine.device, lengths, free + away, resident.backend.fast, beside)
+    plan = replace(plan, memory_bytes=plan.memory_bytes - away)
+    before = _plan_of(state.plan) if state.plan and state.cards == ranks.size else plan
     return before if before.memory_bytes <= max(plan.memory_bytes, free) else plan
+
+
+def free_memory(engine: Engine, config: TrainConfig) -> int:
+    """Bytes that a run may take of this process's card, its resident base included."""
+    return memory_allowed(engine.device, estimate.resident_bytes(resident_of(engine).info, config, engine.device))
 
 
 def _plan_of(saved: dict[str, Any]) -> Plan:

@@ -68,17 +68,17 @@ class Rehearsal:
     """The anchors of one run; empty when the guard is off."""
 
     def __init__(self, anchors: Sequence[Example], config: TrainConfig) -> None:
-        self._anchors, self._seed = anchors, config.seed
+        self.anchors, self._seed = anchors, config.seed
         self._strength = STRENGTHS.get(config.rehearsal, Strength(0, 0, 0, 0))
         self.per_step = anchors_per_step(config) if anchors else 0
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
-        return len(self._anchors)
+        return len(self.anchors)
 
     def divergence(self, loss: float) -> float | None:
         """Mean KL from the base over the anchors' tokens, nats, of the rehearsal's part of a step's loss; None without any."""
-        return loss / self._strength.weight if self._anchors else None
+        return loss / self._strength.weight if self.anchors else None
 
     def draw(self, step: int, answer_tokens: int) -> list[Example]:
         """Anchors for optimizer step `step` (from 0), whose rows have `answer_tokens`; by (seed, step) alone.
@@ -87,16 +87,16 @@ class Rehearsal:
         mean loss over the rows' tokens.
         """
         first = step * self.per_step
-        chosen = [self._anchors[self._place(first + index)] for index in range(self.per_step)]
+        chosen = [self.anchors[self._place(first + index)] for index in range(self.per_step)]
         taught = sum(example.answer_tokens for example in chosen)
         weight = self._strength.weight * answer_tokens / max(1, taught)
         return [replace(example, weight=weight) for example in chosen]
 
     def _place(self, number: int) -> int:
         """The `number`-th draw: all anchors in one shuffled order, then all in another."""
-        round_, place = divmod(number, len(self._anchors))
+        round_, place = divmod(number, len(self.anchors))
         if self._order[0] != round_:
-            order = list(range(len(self._anchors)))
+            order = list(range(len(self.anchors)))
             random.Random(f"rehearsal-{self._seed}-{round_}").shuffle(order)
             self._order = (round_, order)
         return self._order[1][place]

@@ -11,7 +11,7 @@ _COUNT, _NUMBER, _WORDS = int, float, str
 _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("step", "steps", "rows_per_step", "held_out", "tokens", "trainable_parameters"), _COUNT),
     **dict.fromkeys(("hits", "total", "anchors", "asked", "left_out", "cut", "tokens_cut"), _COUNT),
-    **dict.fromkeys(("best_step", "chosen_step", "broken_step", "needed_bytes", "free_bytes"), _COUNT),
+    **dict.fromkeys(("best_step", "chosen_step", "broken_step", "needed_bytes", "free_bytes", "cards"), _COUNT),
     **dict.fromkeys(("time", "loss", "epoch", "learning_rate", "grad_norm", "tokens_per_second"), _NUMBER),
     **dict.fromkeys(("seconds", "peak_memory_bytes", "probe_seconds", "best_loss"), _NUMBER),
     **dict.fromkeys(("drift", "memory_bytes", "max_tokens"), _NUMBER | None),

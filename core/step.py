@@ -6,6 +6,9 @@ Evaluation passes go the same way, without the gradient: memory that runs out is
 The gradient is that of (sum of answer-token losses) / (answer tokens of the whole step), whatever the split into
 passes; this equals batch 1 x accumulation N with token-normalised loss. Examples with a teacher add their weighted
 divergence to the sum and nothing to the count.
+
+Over several cards each takes a share of the step's examples, and the gradients are summed before the one clip and the
+same update everywhere: the gradient is that of one card, up to rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from core.batch import pack, split
+from core.batch import pack, shares, split
 from core.config import TrainConfig
 from core.device_errors import device_errors
 from core.encode import Example
@@ -27,6 +30,8 @@ from core.engine import Engine, Resident
 from core.errors import DivergedError, WontFitError
 from core.estimate import Plan
 from core.fused.sizes import Depth
+from core.orders import Measure
+from core.ranks import ALONE, Ranks, ShortTogetherError
 from core.run import Tell
 from core.text import Text
 
@@ -87,17 +92,18 @@ class Launched:
 class _OnCard(Launched):
     """What comes back from the card: see Stepper._gradient; copied to pinned memory behind the step's last kernel."""
 
-    def __init__(self, step: int, found: torch.Tensor, begin: torch.cuda.Event) -> None:
+    def __init__(self, step: int, found: torch.Tensor, begin: torch.cuda.Event, ranks: Ranks) -> None:
         import torch
 
         super().__init__(step)
+        self._ranks = ranks
         self._host = torch.empty(3, pin_memory=True)
         self._host.copy_(found, non_blocking=True)
         self._begin, self._end = begin, torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._end.record()
 
     def _read(self) -> Taken:
-        self._end.synchronize()
+        self._ranks.wait(self._end)
         loss, rehearsal, norm = self._host.tolist()
         return Taken(loss, norm, self._begin.elapsed_time(self._end) / 1e3, rehearsal)
 
@@ -119,9 +125,10 @@ class Stepper:
         scale: float,
         clean_steps: int,
         tell: Tell,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._engine, self._handle, self._config = engine, handle, config
-        self._flat, self._optimizer, self._tell = flat, optimizer, tell
+        self._flat, self._optimizer, self._tell, self._ranks = flat, optimizer, tell, ranks
         self.plan, self.scale, self.clean_steps = plan, scale, clean_steps
         self._broken: torch.Tensor | None = None  # (), 1 once a guarded step was broken
         self._shortage = WontFitError(Text("", ""), 0, 0)  # the last one, to be told if a smaller pass does not help
@@ -150,30 +157,54 @@ class Stepper:
 
         Out of memory, it is told and tried once more in smaller passes. Raises WontFitError if that is not enough.
         """
-        total = self._measured(examples, stop)
+        total = self._measured(step, examples, stop)
         if total is None:
             self._free()
             self._shrink(step, examples, training=False)
-            total = self._measured(examples, stop)
+            total = self._measured(step, examples, stop)
         if total is None:
             self._free()
             raise self._shortage.bare()
         return None if stop.is_set() else total / sum(example.answer_tokens for example in examples)
 
-    def _measured(self, examples: Sequence[Example], stop: threading.Event) -> float | None:
+    def _measured(self, step: int, examples: Sequence[Example], stop: threading.Event) -> float | None:
         """Sum of the losses of what was measured before `stop`. None if memory ran out, see `_tried`."""
-        total = 0.0
-        try:
-            for group in split(examples, self.plan.max_tokens):
-                if stop.is_set():
-                    break
-                with self._engine.turn() as resident, device_errors("training"):
-                    batch = pack(group, resident.backend.device)
-                    total += float(resident.backend.loss(batch, self._handle))
-        except WontFitError as error:
-            self._shortage = error.bare()
-            return None
+        total, groups = 0.0, list(split(examples, self.plan.max_tokens))
+        for first in range(0, len(groups), self._ranks.size):
+            if stop.is_set():
+                break
+            self._ranks.tell(Measure(step, first))
+            found = self._measured_from(first, groups)
+            if found is None:
+                return None
+            total += found
         return total
+
+    def measure_part(self, step: int, examples: Sequence[Example], first: int) -> None:
+        """What another card than the leader's does of `measure`: its pass of those from `first` on."""
+        if self._measured_from(first, list(split(examples, self.plan.max_tokens))) is None:
+            self._free()
+            self._shrink(step, examples, training=False)
+
+    def _measured_from(self, first: int, groups: Sequence[Sequence[Example]]) -> float | None:
+        """Sum of the losses of as many passes from `first` on as there are cards. None if memory ran out."""
+        import torch
+
+        place = first + self._ranks.rank
+        # Where the base is spread out every card passes something each time, though it may not count.
+        mine = groups[place : place + 1] or (groups[:1] if self._ranks.spread_out else [])
+        try:
+            with self._engine.turn() as resident:
+                found = torch.zeros(1, device=resident.backend.device)
+                with self._ranks.together(), device_errors("training"):
+                    for group in mine:
+                        loss = resident.backend.loss(pack(group, resident.backend.device), self._handle)
+                        found += loss if place < len(groups) else 0
+                self._ranks.sum(found)
+                return float(found)
+        except WontFitError as error:
+            self._note(error)
+            return None
 
     def _tried(self, step: int, examples: Sequence[Example], rate: float) -> Launched | None:
         """None if memory ran out. A value, not an error: a traceback would keep the failed pass's tensors alive."""
@@ -198,8 +229,15 @@ class Stepper:
                 launched.waited = waited
                 return launched
         except WontFitError as error:
-            self._shortage = error.bare()
+            self._note(error)
             return None
+
+    def _note(self, error: WontFitError) -> None:
+        """Remember a shortage. Raises it where the other cards do not know of it: they cannot try again."""
+        if self._ranks.spread_out or (self._ranks.size > 1 and not isinstance(error, ShortTogetherError)):
+            self._ranks.abandon()  # a card may be waiting for a part of a layer that comes no more
+            raise error.bare()
+        self._shortage = error.bare()
 
     def _count_clean(self, clean: bool) -> None:
         self.clean_steps = self.clean_steps + 1 if clean else 0
@@ -221,7 +259,7 @@ class Stepper:
         self._optimizer.step(rate, ((found[2] + 1e-6) / limit).clamp(min=1), self._broken)
         self._flat.zero_grad()
         if begin is not None:
-            return _OnCard(step, found, begin)
+            return _OnCard(step, found, begin, self._ranks)
         loss, rehearsal, norm = found.tolist()
         return Launched(step, Taken(loss, norm, time.perf_counter() - begun, rehearsal))
 
@@ -232,12 +270,30 @@ class Stepper:
         backend, plan = resident.backend, self.plan
         # What is taught has its own weight: the rows' loss is the same with it and without.
         answer_tokens = max(1, sum(example.answer_tokens for example in examples if example.teacher is None))
-        with _own_randomness(backend.device, self._config.seed, step):
-            parts = [
-                backend.loss_and_grads(pack(group, backend.device), self._handle, answer_tokens, plan.way, self.scale)
-                for group in split(examples, plan.max_tokens)
-            ]
-        return torch.cat([torch.stack(parts, 1).sum(1).float(), self._flat.norm().float()[None]])
+        losses = torch.zeros(2, device=backend.device)
+        with self._together(step), _own_randomness(backend.device, self._config.seed, step, self._ranks.rank):
+            for group, counts in self._passes(examples):
+                batch, scale = pack(group, backend.device), self.scale * counts
+                found = backend.loss_and_grads(batch, self._handle, answer_tokens, plan.way, scale)
+                losses += found * counts
+        self._ranks.sum(self._flat.grad, losses)
+        return torch.cat([losses, self._flat.norm().float()[None]])
+
+    def _passes(self, examples: Sequence[Example]) -> list[tuple[list[Example], int]]:
+        """This card's passes of a step, each with whether it counts, 1 or 0.
+
+        Where the base is spread out all cards have as many: whoever has fewer passes another row, which does not count.
+        """
+        parts = [list(split(part, self.plan.max_tokens)) for part in shares(examples, self._ranks.size)]
+        mine = [(group, 1) for group in parts[self._ranks.rank]]
+        most = max(map(len, parts)) if self._ranks.spread_out else 0
+        return mine + [([examples[0]], 0)] * (most - len(mine))
+
+    @contextlib.contextmanager
+    def _together(self, step: int) -> Iterator[None]:
+        """Around the passes of a step: memory that runs out on one card is known by its name on all of them."""
+        with self._ranks.together(), device_errors("training" if step else "starting"):
+            yield
 
     def _update(self, resident: Resident, step: int, examples: Sequence[Example], rate: float, begun: float) -> Taken:
         # The step's one read from the device, before the update: a broken gradient must not reach the weights.
@@ -275,7 +331,9 @@ class Stepper:
             fused = resident.backend.fast and resident.backend.plain_reason(self._handle) is None
         before = self.plan
         least = Depth.all(resident.info.layers, host_inputs=fused and self._engine.device.kind == "cuda")
-        groups = list(split(examples, before.max_tokens))
+        # Of all cards: each makes the same plan.
+        parts = [examples] if not training else shares(examples, self._ranks.size)
+        groups = [group for part in parts for group in split(part, before.max_tokens)]
         largest = max(sum(len(example) for example in group) for group in groups)
         limit = max(max(len(example) for example in examples), largest // 2)
         deeper = training and limit > 0.75 * largest and self._config.gradient_checkpointing != "off"
@@ -294,12 +352,12 @@ class Stepper:
 
 
 @contextlib.contextmanager
-def _own_randomness(device: torch.device, seed: int, step: int) -> Iterator[None]:
-    """Dropout's and noise's draws depend on (seed, step) alone, and leave the process's random state as it was."""
+def _own_randomness(device: torch.device, seed: int, step: int, rank: int) -> Iterator[None]:
+    """Dropout's and noise's draws depend on (seed, step, rank) alone, and leave the process's random state as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + step)
+        torch.manual_seed((seed + rank * 2**31) * 1_000_003 + step)
         yield
 
 

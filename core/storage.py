@@ -409,10 +409,16 @@ def _exchange(one: Path, other: Path) -> bool:
 def remove_folder(folder: Path) -> None:
     """Remove a folder with all that is in it. A kill leaves it whole, or none of it that anybody sees, see `sweep`."""
     with _named(folder):
+        shutil.rmtree(set_aside(folder), ignore_errors=True)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename `folder` to where nobody looks and `sweep` clears up; where that is."""
+    with _named(folder):
         gone = _beside(folder, "gone")
         os.rename(folder, gone)
         sync_folder(gone.parent)
-        shutil.rmtree(gone, ignore_errors=True)
+        return gone
 
 
 def slug(name: str, fallback: str = "untitled") -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import cast
 
-from core import adapters, checkpoints, endings, estimate, models, probed, rehearsal, taken
+from core import adapters, checkpoints, endings, estimate, models, probed, rehearsal, spread, taken
 from core.dataset import Row
 from core.device import memory_used
 from core.device_errors import device_errors
@@ -23,7 +25,9 @@ from core.engine import Engine
 from core.errors import DivergedError, UserError, WontFitError
 from core.export.make import versions
 from core.models import Progress
-from core.preparation import Prepared, fill, prepared, resident_of
+from core.orders import Load, Step
+from core.preparation import Examples, Prepared, fill, prepared, resident_of
+from core.ranks import ALONE, Ranks
 from core.run import Run
 from core.schedule import divide, learning_rate_at, step_rows
 from core.start_checks import check as check
@@ -35,26 +39,34 @@ from core.truncation import fit_rows, kept, what_was_cut
 _LONG = 0.25  # seconds; below, reading a step only after launching the next one saves a hundredth and more of its time
 
 
-def train(engine: Engine, run: Run, stop: threading.Event, progress: Progress | None = None) -> None:
+def train(
+    engine: Engine, run: Run, stop: threading.Event, progress: Progress | None = None, ranks: Ranks = ALONE
+) -> None:
     """Carry out `run`, or go on with it if it has events: load its base model, train, save, probe.
 
     Appends every event up to finished or stopped. Raises UserError kinds for what a person can mend; the adapter is
-    taken out of the model again when it fails.
+    taken out of the model again when it fails. `ranks`: the cards that share it, led by this process.
     """
     config, again = run.config, bool(run.events)
+    if ranks.spread_out:
+        spread.check(config)
     run.append("loading", model=config.model)
     with engine.held(run.id):
         try:
-            engine.load(config.model, config.quant_method, config.torch_dtype, _until(stop, progress), holder=run.id)
+            with ranks.everywhere(Load(config)) as free:
+                told = _until(stop, progress)
+                engine.load(config.model, config.quant_method, config.torch_dtype, told, holder=run.id)
         except models.Stopped:  # gigabytes may have been left to read, and there is nothing to save yet
             run.append("stopped", step=checkpoints.newest_step(run), adapter="adapter" if run.adapter else None)
             return
         try:
             with device_errors("starting"):
-                training, held_out = _examples(engine, run)
-                anchors = rehearsal.answered(engine, run, training, run.append, stop)
-                with prepared(engine, run, training, anchors, again, stop) as ready, device_errors("training"):
-                    _Trainer(engine, run, training, held_out, ready).run_steps(stop)
+                examples = _examples(engine, run)
+                anchors = rehearsal.answered(engine, run, examples.training, run.append, stop)
+                least = min((cast(int, each) for each in free), default=sys.maxsize)
+                making = prepared(engine, run, examples, anchors, again, stop, ranks, least)
+                with making as ready, device_errors("training"):
+                    _Trainer(engine, run, examples, ready).run_steps(stop)
         except BaseException:
             engine.detach(run.id)
             raise
@@ -72,8 +84,8 @@ def _until(stop: threading.Event, progress: Progress | None) -> Progress:
     return told
 
 
-def _examples(engine: Engine, run: Run) -> tuple[list[Example], list[Example]]:
-    """(training, evaluation) examples of the run's frozen rows, those that are left out for their length aside."""
+def _examples(engine: Engine, run: Run) -> Examples:
+    """Those of the run's frozen rows, those that are left out for their length aside."""
     encoder, config = resident_of(engine).encoder, run.config
 
     def encoded(rows: list[Row], of: str) -> list[tuple[Example, ...]]:
@@ -85,7 +97,7 @@ def _examples(engine: Engine, run: Run) -> tuple[list[Example], list[Example]]:
 
     training, held_out = divide(encoded(run.rows, "training"), config)
     held_out += encoded(run.evaluation_rows, "evaluation")
-    return [one for examples in training for one in examples], [one for examples in held_out for one in examples]
+    return Examples([one for row in training for one in row], [one for row in held_out for one in row])
 
 
 @dataclass
@@ -119,17 +131,15 @@ class _Trainer:
     A step is counted, and told, when the next one has been launched, or before anything else is done with the weights.
     """
 
-    def __init__(
-        self, engine: Engine, run: Run, training: list[Example], held_out: list[Example], ready: Prepared
-    ) -> None:
+    def __init__(self, engine: Engine, run: Run, examples: Examples, ready: Prepared) -> None:
         self._engine, self._run, self._config = engine, run, run.config
-        self._training, self._held_out = training, held_out
+        self._training, self._held_out = examples.training, examples.held_out
         self._stepper, self._probing, self._flat, self._optimizer = (
             ready.stepper, ready.probing, ready.flat, ready.optimizer
         )  # fmt: skip
         self._state, self._card, self._tell = ready.state, ready.card, ready.tell
-        self._rehearsal = ready.rehearsal
-        self._steps = run.config.steps(len(training))
+        self._rehearsal, self._ranks = ready.rehearsal, ready.ranks
+        self._steps = run.config.steps(len(self._training))
         self._saved_step, self._saved_at = self._state.step, time.perf_counter()
         self._begun = time.perf_counter() - self._state.seconds
         self._taken = self._broken = False
@@ -153,6 +163,7 @@ class _Trainer:
             tokens=sum(len(example) for example in self._training),
             model=config.model,
             device=self._engine.device.name,
+            cards=self._ranks.size,
             versions=versions(),
             trainable_parameters=estimate.adapter_parameters(resident.info, config),
             max_tokens=plan.max_tokens,
@@ -178,7 +189,7 @@ class _Trainer:
                 self._ask(stop)
             while not (self._over or stop.is_set()):
                 epoch, chosen = next(order)
-                self._step(epoch, [self._training[i] for i in chosen])
+                self._step(epoch, chosen)
                 if not (self._over or stop.is_set()):
                     self._now_and_then(stop)
             self._settle()
@@ -186,6 +197,8 @@ class _Trainer:
                 self._log()
             self._check_weights()
             self._close(stop)
+        if not self._over:
+            self._ranks.check()  # the launcher ends all processes in order when one is gone: nobody asked for this stop
         self._tell_end()
 
     @property
@@ -227,9 +240,10 @@ class _Trainer:
         if not self._flat.finite():
             raise DivergedError(endings.broken_weights(self._state.step, self._saved_step), self._state.step)
 
-    def _step(self, epoch: float, examples: list[Example]) -> None:
-        step = self._state.step
+    def _step(self, epoch: float, chosen: Sequence[int]) -> None:
+        step, examples = self._state.step, [self._training[index] for index in chosen]
         rate = learning_rate_at(step, self._steps, self._config)
+        self._ranks.tell(Step(step, tuple(chosen), rate))
         anchors = self._rehearsal.draw(step, sum(example.answer_tokens for example in examples))
         launched = self._stepper.launch(step, [*examples, *anchors], rate)
         self._waited += launched.waited
@@ -337,7 +351,7 @@ class _Trainer:
             return
         state.seconds = self._elapsed
         state.scale, state.clean_steps = self._stepper.scale, self._stepper.clean_steps
-        state.plan = asdict(self._stepper.plan)
+        state.plan, state.cards = asdict(self._stepper.plan), self._ranks.size
         tensors, numbers = self._optimizer.tensors(), self._optimizer.numbers()
         layout = self._flat.layout(self._engine.handle(self._run.id))
         path = checkpoints.save(self._engine, self._run, state, layout, tensors, numbers, self._card_now())

@@ -98,7 +98,7 @@ def test_only_a_hub_s_id_is_named_as_the_base_and_no_folder(run: Run, monkeypatc
     assert 'base_model: "Qwen/Qwen2.5-7B-Instruct"\nbase_model_relation: "finetune"' in hub
 
 
-@pytest.mark.parametrize("form", ["adapter", "zip", "merged", "gguf", "gguf-adapter"])
+@pytest.mark.parametrize("form", ["adapter", "zip", "merged", "merged-f32", "gguf", "gguf-adapter"])
 def test_no_folder_of_this_machine_is_in_a_card(run: Run, tmp_path: Path, form: str) -> None:
     base = tmp_path / "my-base"
     shutil.copytree(models.POCKET_FOLDER, base, ignore=shutil.ignore_patterns("*.py", "wordings", "__pycache__"))

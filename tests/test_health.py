@@ -236,3 +236,13 @@ def test_questions_of_the_proof_are_named_by_their_place_and_the_starter_rows_ho
     for starter in starter_sets():
         told = check(starter, TrainConfig(), None)
         assert not [finding for finding in told if "question of the proof" in finding.text.en]
+
+
+def test_a_mix_that_the_pocket_model_cannot_learn_is_said_with_the_guard_in_its_place() -> None:
+    def found(mix: str, parameters: int) -> list[Finding]:
+        told = advise(TrainConfig(mix=mix, learning_rate=2e-3), 150, parameters)
+        return [one for one in told if one.kind == "beyond_it"]
+
+    (said,) = found("mine general#100", 5_576_192)
+    assert said.fixes[0].settings == (("mix", ""), ("rehearsal", "normal"))
+    assert not found("general#100", 7_600_000_000) and not found("generals#9", 5_576_192) and not found("", 5_576_192)
