@@ -41,11 +41,11 @@ class TrainConfig:
         "Size of each change. Halve it if the loss jumps, double it if nothing changes.", min=0, max=1,
         exclusive_min=True))
     per_device_train_batch_size: int = field(default=1, metadata=_fact(
-        "每批行数", "Rows per batch", "与梯度累积相乘，就是一个优化步里的行数。",
-        "Times gradient accumulation gives the rows in one optimizer step.", group="optimizer", unit=_ROWS, min=1,
+        "每批行数", "Rows per batch", "与“每步几批”相乘，就是一个优化步里的行数。",
+        "Times the batches in a step gives the rows of one optimizer step.", group="optimizer", unit=_ROWS, min=1,
         max=1024))
     gradient_accumulation_steps: int = field(default=16, metadata=_fact(
-        "梯度累积", "Gradient accumulation",
+        "每步几批（梯度累积）", "Batches in a step (accumulation)",
         "累积这么多批再更新一次。OneCard 会把一个优化步打包成一次计算，结果不变。",
         "Batches summed before one update. OneCard packs them into one pass; the result is the same.",
         group="optimizer", min=1, max=4096))
@@ -72,32 +72,34 @@ class TrainConfig:
         "How many times A's learning rate B has (LoRA+), often 16; 0 means the same.", group="optimizer", min=0,
         max=1000))
     weight_decay: float = field(default=0.1, metadata=_fact(
-        "权重衰减", "Weight decay", "每步把适配器权重拉向 0 的力度。",
-        "How strongly each step pulls adapter weights to zero.", group="optimizer", min=0, max=10))
+        "拉向零的力度（权重衰减）", "Pull to zero (weight decay)", "每步把适配器的数往 0 拉多少。",
+        "How strongly each step pulls the adapter's numbers to zero.", group="optimizer", min=0, max=10))
     adam_beta2: float = field(default=0.95, metadata=_fact(
-        "Adam β2", "Adam beta2", "梯度平方的记忆长度。", "Memory of the squared gradient.", group="optimizer", min=0,
-        max=0.99999))
+        "步长的记忆（Adam β2）", "Memory of step size (Adam β2)", "步长参照多久以来的梯度。",
+        "How far back the size of a step looks.", group="optimizer", min=0, max=0.99999))
     max_grad_norm: float = field(default=1.0, metadata=_fact(
-        "梯度裁剪", "Gradient clipping", "梯度总长度超过它就按比例缩小；0 表示不裁剪。",
-        "Gradients longer than this are scaled down; 0 turns it off.", group="optimizer", min=0, max=1e6))
+        "单步上限（梯度裁剪）", "Largest change (clipping)", "一步想改得太多时，按比例缩回来；0 表示不限。",
+        "A step that wants to change more is scaled down; 0 turns it off.", group="optimizer", min=0, max=1e6))
     lora_rank: int = field(default=8, metadata=_fact(
-        "LoRA 秩", "LoRA rank", "适配器的内部宽度。", "Inner width of the adapter.", group="lora", min=1, max=512))
+        "适配器宽度（LoRA 秩）", "Adapter width (LoRA rank)", "适配器里面有多宽，也就是能记多少。",
+        "How wide the adapter is inside: how much it can hold.", group="lora", min=1, max=512))
     lora_alpha: int = field(default=32, metadata=_fact(
-        "LoRA alpha", "LoRA alpha", "适配器的放大倍数 = alpha / 秩。", "The adapter is scaled by alpha / rank.",
+        "适配器力度（alpha）", "Adapter scale (alpha)", "适配器的作用放大多少倍：它除以宽度。",
+        "How strongly the adapter acts: this divided by its width.",
         group="lora", min=1, max=4096))
     lora_dropout: float = field(default=0.0, metadata=_fact(
-        "LoRA dropout", "LoRA dropout", "训练时随机丢弃的比例。",
-        "Share of inputs dropped at random while training.", group="lora", min=0, max=0.9))
+        "随机丢弃（dropout）", "Random dropping (dropout)", "训练时，适配器的输入随机丢掉多大比例。",
+        "Share of the adapter's inputs dropped at random while training.", group="lora", min=0, max=0.9))
     target_modules: str = field(default="all-linear", metadata=_fact(
-        "目标层", "Target modules", "all-linear、attention、mlp，或用空格分开的层名。",
+        "训练哪些层（目标层）", "Layers trained (targets)", "all-linear、attention、mlp，或用空格分开的层名。",
         "all-linear, attention, mlp, or layer names separated by spaces.", group="lora"))
     use_rslora: str = field(default="false", metadata=_fact(
-        "rsLoRA", "rsLoRA", "放大倍数改为 alpha / √秩，秩很大时也学得动。",
-        "The adapter is scaled by alpha / √rank, so that large ranks still learn.", group="lora",
+        "rsLoRA", "rsLoRA", "力度改为 alpha / √宽度，适配器很宽时也学得动。",
+        "The scale is alpha / √width, so that wide adapters still learn.", group="lora",
         choices=("false", "true")))
     use_dora: str = field(default="false", metadata=_fact(
-        "DoRA", "DoRA", "方向和大小分开学：秩小时效果更好，但明显更慢、更占显存。",
-        "Direction and magnitude are learned apart: better at small ranks, clearly slower, and takes more memory.",
+        "DoRA", "DoRA", "方向和大小分开学：窄的适配器效果更好，但明显更慢、更占显存。",
+        "Direction and size are learned apart: better for narrow adapters, clearly slower, and takes more memory.",
         group="lora", choices=("false", "true")))
     init_weights: str = field(default="true", metadata=_fact(
         "初始值", "Initial weights",
@@ -106,8 +108,8 @@ class TrainConfig:
         "one (pissa_niter_16) suits large models.", group="lora",
         choices=("true", "gaussian", "pissa", "pissa_niter_16")))
     neftune_noise_alpha: float = field(default=0.0, metadata=_fact(
-        "NEFTune 噪声", "NEFTune noise", "训练时给词向量加一点均匀噪声，常用 5；0 表示不加。",
-        "Uniform noise on the embeddings while training, often 5; 0 turns it off.", group="lora", min=0, max=1000))
+        "读入时的噪声（NEFTune）", "Noise while reading (NEFTune)", "训练时给读入的每个词加一点随机噪声，常用 5；0 表示不加。",
+        "Random noise on every word as it is read in training, often 5; 0 turns it off.", group="lora", min=0, max=1000))
     adapters: str = field(default="", metadata=_fact(
         "接着训练", "Go on from", "选以前的一次训练，或填 PEFT 文件夹的路径；留空则从头开始。",
         "An earlier run, or the path of a PEFT folder. Empty starts afresh.", group="lora"))
@@ -207,8 +209,8 @@ class TrainConfig:
         "The most memory a run may use, base included; 0 means what is free, less a little for chat.", group="memory",
         unit=_GB, min=0, max=100_000))
     gradient_checkpointing: str = field(default="auto", metadata=_fact(
-        "梯度检查点", "Gradient checkpointing", "用重算换显存；自动：只在放不下时打开。",
-        "Trades time for memory. Automatic: only when the run would not fit.", group="memory",
+        "重算省显存（梯度检查点）", "Recompute (checkpointing)", "中间结果不留着，用到时再算一遍；自动：只在放不下时打开。",
+        "What is computed on the way is not kept but computed again. Automatic: only when the run would not fit.", group="memory",
         choices=("auto", "on", "off")))
     model_name: str = field(default="", metadata=_fact(
         "模型名字", "Model name", "{{NAME}} 换成什么：中文名，或“中文名|English”。",

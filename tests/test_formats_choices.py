@@ -98,6 +98,12 @@ def test_a_long_file_is_told_from_a_part_of_it() -> None:
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_column_that_counts_its_rows_makes_the_first_line_a_header_and_question_marks_tell_the_question() -> None:
+    question = asked("No.,We say,They want to know\n1,It is two years.,How long?\n2,Ann does.,Who helps?\n", "a.csv")
+    assert question.preview[0] == ("No.", "We say", "They want to know")
+    assert question.guess == {"question": "They want to know", "answer": "We say"}
+
+
 @pytest.mark.parametrize("text,name,guess", [
     ("用户提问内容,客服答复\n怎么退款？,请在订单里点退款。\n", "a.csv", {"question": "用户提问内容", "answer": "客服答复"}),
     ("user_msg\tbot_reply\tid\nhi\tHello there!\t1\n", "a.tsv", {"question": "user_msg", "answer": "bot_reply"}),

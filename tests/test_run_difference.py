@@ -121,7 +121,7 @@ def test_the_dialog_says_all_of_it_and_what_somebody_wrote_stays_text(pair: tupl
     english = str(told["en"]["head"]) + str(told["en"]["body"])
     assert told["en"]["pick"] == pair[1].id and "<img" not in english and "&lt;img" in english
     for said in (
-        "LoRA rank<small>lora_rank</small></th><td>8 <span class=\"oc-tag \">default</span></td><td>16</td>",
+        "Adapter width (LoRA rank)<small>lora_rank</small></th><td>8 <span class=\"oc-tag \">default</span></td><td>16</td>",
         "general#5", "Rows: 3 and 3.", "7 of 8", "2 of 8", "base 1 of 8", "failed: Out of memory.", "400 tok/s, 0.25 s/step",
         "3.2500 · step 2", "<th scope=\"row\">torch</th><td>2.13.0</td><td>2.11.0</td>", "Peak memory",
     ):  # fmt: skip

@@ -101,7 +101,7 @@ def test_what_is_said_beforehand_is_what_is_trained(workspace: Workspace, tiny_c
     assert (found.level, found.rows) == ("warn", (1, 3))
     run = workspace.start("long", settings)
     workspace.close(60)
-    training, _ = _examples(workspace.engine, run)
+    training = _examples(workspace.engine, run).training
     whole = truncation.fit(workspace.engine.resident.encoder, TALK.messages(), config(4096)).tokens
     assert (len(training), preview.rows) == (4, 4) and max(map(len, training)) == preview.longest <= 190
     assert f"row 2 (2 messages, {whole - len(training[1])} tokens)" in found.text.en
@@ -149,7 +149,8 @@ def test_rows_left_out_are_counted_and_neither_trained_nor_reported(
     found = next(finding for finding in preview.findings if finding.kind == "too_long")
     assert (found.level, found.rows, preview.rows) == ("warn", (1, 3), 2)
     run = Run.create(workspace.home / "runs" / "x", settings, TABLE.resolved(), "x", "long")
-    training, held = _examples(workspace.engine, run)
+    found = _examples(workspace.engine, run)
+    training, held = found.training, found.held_out
     asked, held_out = _asked(run, list(enumerate(run.rows)), workspace.engine.resident.encoder)
     assert [row.output for _, row, _ in asked] == ["me", "我"] and (len(training), len(held)) == (1, 1)
     assert [one for index, _, each in asked for one in each if index in held_out] == held
