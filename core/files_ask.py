@@ -18,6 +18,7 @@ _POSITION = re.compile(r"\(\d+\)")
 # What a header cell does not end with, and how long none is.
 _SENTENCE_END = re.compile(r"[.。!！?？…]\s*$")
 _HEADER_CHARACTERS = 40
+_ASKS = re.compile(r"[?？]\s*$")
 # Parts of names that people give columns; whole names are in core.columns.
 _HINTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("messages", (*MESSAGES, "dialog", "turns", "对话", "消息")),
@@ -42,7 +43,7 @@ def ask(listing: Listing) -> Asked | None:
         f"看不出哪一列是问题、哪一列是回答，请指出。这里有的是：{shown.zh}。",
         f"Which column is the question and which the answer cannot be told; choose them. Found: {shown.en}.",
     )
-    if listing.form in ("csv", "tsv", "xlsx") and looks_like_data(keys):
+    if listing.form in ("csv", "tsv", "xlsx") and looks_like_data(keys) and not _numbered(keys, records):
         first = {f"({number + 1})": key for number, key in enumerate(keys)}
         values = [dict(zip(first, record.values(), strict=True)) for record in records]
         records, keys = [cast(dict[str, object], first), *values][:_RECORDS], list(first)
@@ -61,6 +62,17 @@ def looks_like_data(header: Sequence[str]) -> bool:
         len(cell) > _HEADER_CHARACTERS or _SENTENCE_END.search(cell) or cell.replace(".", "", 1).isdigit()
         for cell in header
     )
+
+
+def _numbered(header: Sequence[str], records: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a column counts its records under a word, as in "No.", 1, 2, 3: then the first line is a header."""
+    return len(records) > 1 and any(
+        not _digits(name) and all(_digits(record.get(name)) for record in records) for name in header
+    )
+
+
+def _digits(cell: object) -> bool:
+    return isinstance(cell, str) and cell.strip().isdigit()
 
 
 def positions(parts: Mapping[str, str] | None) -> bool:
@@ -122,7 +134,7 @@ def check_parts(parts: Mapping[str, str], listing: Listing) -> None:
 
 
 def _guess(keys: Sequence[str], records: Sequence[Mapping[str, object]]) -> dict[str, str]:
-    """Part -> key: what the names say, then the longest texts for the answer and the question before it."""
+    """Part -> key: what the names say, then what ends in a question mark, then the longest texts."""
     guess = recognise(keys).parts
     free = [key for key in keys if key not in guess.values()]
     for part, hints in _HINTS:
@@ -132,6 +144,11 @@ def _guess(keys: Sequence[str], records: Sequence[Mapping[str, object]]) -> dict
             free.remove(fits[0])
     if "messages" in guess:
         return {part: key for part, key in guess.items() if part in ("messages", "system")}
+    if "question" not in guess and free and len(records) > 1:
+        asked = {key: sum(bool(_ASKS.search(str(record.get(key)))) for record in records) for key in free}
+        if 2 * asked[most := max(free, key=lambda key: asked[key])] >= len(records):
+            guess["question"] = most
+            free.remove(most)
     lengths = {key: sum(len(cell) for r in records if isinstance(cell := r.get(key), str)) for key in free}
     texts = [key for key in free if lengths[key]]
     if len(texts) == 2 and not guess.keys() & {"question", "answer"}:

@@ -87,7 +87,7 @@ class Test:
             math.floor(100 * self.low + 1e-9),
             min(math.ceil(100 * self.high - 1e-9), 100 if self.high == 1 else 99),
         )
-        ends = f"{low}–{high} %"
+        ends = f"{low}–{high}%"
         return Text(f"{self.hits} / {self.n}（{ends}）", f"{self.hits} of {self.n} ({ends})")
 
 

@@ -74,9 +74,9 @@ def drift(moved: Sequence[Moved], suite: Suite) -> Test:
     kept = [light(mean, limits.drift) != "red" for mean in means]
     shown = worst((light(numbers["drift"], limits.drift), light(same, limits.same)))
     text = Text(
-        f"基座对 {n} 个无关问题的回答，{sum(kept)} 个在适配器读来几乎没变；逐词看，{100 * same:.1f} % 的选词相同。",
+        f"基座对 {n} 个无关问题的回答，{sum(kept)} 个在适配器读来几乎没变；逐词看，{100 * same:.1f}% 的选词相同。",
         f"Of the base's own answers to {n} unrelated questions, {sum(kept)} read nearly the same to the adapter; "
-        f"{100 * same:.1f} % of all words would be chosen alike.",
+        f"{100 * same:.1f}% of all words would be chosen alike.",
     )
     readings = tuple(moved_reading(one, "kept" if ok else "changed", ok) for one, ok in zip(moved, kept, strict=True))
     return counted("drift", shown, sum(kept), n, None, _advised(text, shown), numbers, readings)
@@ -176,7 +176,7 @@ def headline(tests: Mapping[Kind, Test]) -> Text:
         zh.append(f"{main.name.zh} {main.count.zh}")
         en.append(f"{main.name.en} {main.count.en}")
     if "drift" in tests["drift"].numbers:
-        zh.append(f"漂移 {tests['drift'].numbers['drift']:.2g}")
+        zh.append(f"偏移 {tests['drift'].numbers['drift']:.2g}")
         en.append(f"drift {tests['drift'].numbers['drift']:.2g}")
     if tests["lane"].n:
         leaks = tests["lane"].numbers["leaks"]

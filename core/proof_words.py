@@ -52,7 +52,7 @@ TESTS: dict[str, Text] = {
 WORDS = {
     "title": Text("OneCard 检验", "OneCard proof"),
     "test": Text("检验", "Test"),
-    "result": Text("结果（95 % 区间）", "Result (95 % interval)"),
+    "result": Text("结果（95% 区间）", "Result (95% interval)"),
     "base": Text("基座", "Base"),
     "said": Text("说明", "In words"),
     "numbers": Text("数字", "Numbers"),
@@ -69,8 +69,8 @@ WORDS = {
     "full": Text("完整题库", "full"),
     "pocket": Text("口袋模型题库", "for the pocket model"),
     "method": Text(
-        "贪心解码，题目不在训练数据里；区间为 Wilson 95 %；总评取最差的一项。",
-        "Greedy answers to questions that are not in the training rows; Wilson 95 % intervals; the worst light counts.",
+        "贪心解码，题目不在训练数据里；区间为 Wilson 95%；总评取最差的一项。",
+        "Greedy answers to questions that are not in the training rows; Wilson 95% intervals; the worst light counts.",
     ),
 }
 

@@ -117,7 +117,7 @@ def _visible(text: str) -> str:
 
 def _percent(logprob: float) -> str:
     share = 100 * math.exp(logprob)
-    return f"{share:.1f} %" if share >= 0.1 else (f"{share:.3f} %" if share >= 0.001 else "< 0.001 %")
+    return f"{share:.1f}%" if share >= 0.1 else (f"{share:.3f}%" if share >= 0.001 else "< 0.001%")
 
 
 def draw_row(row: Sequence[Piece], label: str, skipped: tuple[int, int] | None = None, more: str = "") -> str:

@@ -100,9 +100,9 @@ def test_another_shape_is_refused(path: list[str | int]) -> None:
 
 def test_an_interval_never_claims_what_was_not_reached() -> None:
     test = a_proof().tests[0]
-    assert test.count == Text("70 / 72（90–99 %）", "70 of 72 (90–99 %)")
-    assert replace(test, hits=72, low=0.949, high=1.0).count.en == "72 of 72 (94–100 %)"
-    assert replace(test, high=0.9999).count.en.endswith("99 %)")
+    assert test.count == Text("70 / 72（90–99%）", "70 of 72 (90–99%)")
+    assert replace(test, hits=72, low=0.949, high=1.0).count.en == "72 of 72 (94–100%)"
+    assert replace(test, high=0.9999).count.en.endswith("99%)")
     assert absent("own", ADVICE["no_own"]).count == Text("", "")
 
 

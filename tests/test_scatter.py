@@ -104,9 +104,9 @@ def test_the_line_above_the_table_tells_when_how_far_and_at_what_cost(
     assert "identity acquired at step 20 (38 of 40 hit)" in said
     assert "drift of other answers 0.2000: Unrelated answers moved" in said
     assert (
-        "asked 2 times between steps in 1.0 s, 5 % of the time" in said
+        "asked 2 times between steps in 1.0 s, 5% of the time" in said
         and "left out 3 times" in said
-        and "within 10 %" in said
+        and "within 10%" in said
     )
     found = Follow(page_of(workspace, "zh")).metrics({"run": "one", "cursor": 0})
     assert [point[:2] for point in found["drift"]] == [(10, 0.002), (20, 0.004), (30, 0.2)]  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ def test_the_card_says_shares_repeats_and_what_is_wrong(card: Mixing) -> None:
     assert "<img" not in attack and "&lt;img" in attack
 
 
-def test_a_preset_keeps_the_mix_that_a_person_made(tmp_path: Path) -> None:
+def test_a_preset_keeps_the_mix_that_a_person_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path)
     page = Page(workspace, "en", Edits(workspace))
     import gradio as gr
@@ -93,6 +93,8 @@ def test_a_preset_keeps_the_mix_that_a_person_made(tmp_path: Path) -> None:
         by = dict(zip(fields.visible_names(), values, strict=True))
         return by["mix"], by["dataset_repeat"]
 
+    assert mix_of(tab.on_preset("mixed", "", "1")) == ("", "1")  # the pocket model cannot learn the general rows
+    monkeypatch.setattr(Workspace, "model", "Org/larger", raising=False)
     assert mix_of(tab.on_preset("mixed", "", "1")) == ("general#100", "1")
     assert mix_of(tab.on_preset("identity", "general#100", "1")) == ("", "1")  # another preset's own mix goes with it
     assert mix_of(tab.on_preset("identity", "code#9", "4")) == ("code#9", "4")

@@ -1,4 +1,4 @@
-"""The Chinese that people read: full-width punctuation in every literal of core and ui."""
+"""The Chinese that people read: full-width punctuation in every literal of core, ui and its scripts, and in the documents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([ROOT / "app.py", *(ROOT / "core").rglob("*.py"), *(ROOT / "ui").rglob("*.py")])
+DOCUMENTS = [ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.zh.md"))]
 _VALUE = "\ue000"  # stands for what is filled in
 _HAN = r"\u4e00-\u9fff"
 _HALF = re.compile(rf"[{_HAN}] ?[,;:?!()]|[,;:?!()] ?[{_HAN}]|[”{_VALUE}][,;?!(]|[,;?!)][“{_VALUE}]|[{_HAN}]\.(?!\w)")
@@ -34,6 +35,25 @@ def half_width(source: str) -> list[tuple[int, str]]:
         for line, text in literals(source)
         if re.search(f"[{_HAN}]", text) and "(?" not in text and "\\" not in text and _HALF.search(_CODE.sub("", text))
     ]
+
+
+def prose(markdown: str) -> str:
+    """A document's sentences: without its code, the addresses of its links, and what stands in a table's borders."""
+    text = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`]*`|<!--.*?-->", _VALUE, text)
+    return re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", text)
+
+
+def test_chinese_documents_and_scripts_have_chinese_punctuation() -> None:
+    found = {}
+    for path in DOCUMENTS:
+        lines = prose(path.read_text("utf-8")).splitlines()
+        found[path.name] = [line for line in lines if re.search(f"[{_HAN}]", line) and _HALF.search(line)]
+    for path in (ROOT / "ui" / "static").glob("*.js"):
+        quoted = re.findall(r"'([^'\n]*)'|\"([^\"\n]*)\"|`([^`]*)`", path.read_text("utf-8"))
+        texts = ["".join(parts) for parts in quoted]
+        found[path.name] = [one for one in texts if re.search(f"[{_HAN}]", one) and _HALF.search(_CODE.sub("", one))]
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 def test_chinese_sentences_have_chinese_punctuation() -> None:

@@ -51,7 +51,7 @@ class CommandDialog(gr.HTML):
         t = page.t
         words = {
             "apply": t("command.apply"), "applyFetch": t("command.apply.fetch"), "copied": t("command.copied"),
-            "failed": t("command.failed"), "reading": t("command.reading"),
+            "failed": t("command.failed"),
         }  # fmt: skip
         super().__init__(
             value="",
@@ -99,7 +99,7 @@ class Commands:
         self.button.click(None, None, None, js=OPEN, api_visibility="private")
         self.dialog.pasted(page.shown(self.on_pasted), [train.dataset], [self.dialog], **quiet)
         filled = [self.dialog, self.waiting, *form, *train.get.outputs]
-        self.dialog.agreed(page.shown(on_agreed), None, list(dict.fromkeys(filled)), **quiet)
+        self.filled = self.dialog.agreed(page.shown(on_agreed), None, list(dict.fromkeys(filled)), **quiet)
         described = [train.dataset, *train.settings]
         self.dialog.asked(page.shown(on_asked), described, [self.dialog], **quiet)
         self.dialog.fetched(page.shown(on_fetched), described, [self.dialog], **quiet)

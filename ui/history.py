@@ -15,6 +15,7 @@ import gradio as gr
 from core import difference
 from core.dataset import Dataset, Row
 from core.errors import DatasetError, UserError
+from core.moments import moment
 from core.run import Run
 from core.text import Text
 from core.versions import KEPT, KEPT_BYTES, Version
@@ -63,8 +64,8 @@ def wire(page: Page, panel: HistoryPanel, data: DataTab) -> None:
         name, tables = str(held[0]), page.workspace.tables
         number = int(event.version)
         version = next((one for one in tables.versions(name) if one.id == number), None)
-        at = history_draw.moment(version.at) if version else ""
-        why = Text(zh=f"恢复第 {number} 版（{at}）", en=f"Restored version {number} ({at})")
+        at = moment(version.at) if version else Text("", "")
+        why = Text(zh=f"恢复第 {number} 版（{at.zh}）", en=f"Restored version {number} ({at.en})")
         put = data.put_table(request, tables.version(name, number), why, *held)
         if put.done:
             notify.say(page.t("history.restored", number=number))
@@ -166,10 +167,10 @@ class _Reading:
     def _version_head(self, name: str, versions: list[Version], chosen: Version, partner: Version | None) -> str:
         page, t = self.page, self.page.t
         made = history_draw.titles(page, versions)
-        facts = t("history.facts", number=chosen.id, at=history_draw.moment(chosen.at), rows=chosen.rows)
+        facts = t("history.facts", number=chosen.id, at=page.of(moment(chosen.at)), rows=chosen.rows)
         options = "".join(
             f'<option value="{one.id}"{" selected" if one is partner else ""}>'
-            f"{safe(t('history.option', number=one.id, at=history_draw.moment(one.at), why=made[one.id]))}"
+            f"{safe(t('history.option', number=one.id, at=page.of(moment(one.at)), why=made[one.id]))}"
             "</option>"
             for one in versions
             if one.id != chosen.id and (one.is_change or one is partner)

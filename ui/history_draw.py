@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.dataset import Identity, Row
 from core.difference import Changed, Difference, pieces
+from core.moments import day, moment
 from core.run import Run
 from core.tables import Deleted
 from core.versions import Version
@@ -55,7 +55,7 @@ def versions_list(page: Page, versions: Sequence[Version], chosen: int, deleted:
 
 def _version(page: Page, version: Version, made: str, chosen: int, last: int) -> str:
     now = tag(page.t("history.now"), "tuned") if version.id == last else ""
-    return _choice(str(version.id), made, moment(version.at), now + _counts(page, version), chosen)
+    return _choice(str(version.id), made, page.of(moment(version.at)), now + _counts(page, version), chosen)
 
 
 def _choice(value: str, name: str, line: str, tags: str, chosen: object) -> str:
@@ -115,8 +115,7 @@ def _forget(page: Page, one: Deleted) -> str:
 
 
 def _gone(page: Page, one: Deleted) -> str:
-    until = time.strftime("%Y-%m-%d", time.localtime(one.until))
-    return page.t("history.gone", rows=one.rows, at=moment(one.at), until=until)
+    return page.t("history.gone", rows=one.rows, at=page.of(moment(one.at)), until=page.of(day(one.until)))
 
 
 def runs_list(page: Page, run: Run, others: Sequence[Run], chosen: str, tables: Sequence[str]) -> str:
@@ -124,7 +123,7 @@ def runs_list(page: Page, run: Run, others: Sequence[Run], chosen: str, tables: 
     lines = [_choice(f"now:{name}", page.t("history.table.now", name=name), "", "", chosen) for name in tables]
     for other in others:
         same = tag(page.t("history.same"), "ok") if _same(run, other) else ""
-        line = " · ".join(part for part in (moment(other.created), told(page, other)) if part)
+        line = " · ".join(part for part in (page.of(moment(other.created)), told(page, other)) if part)
         lines.append(_choice(other.id, other.title, line, same, chosen))
     return f'<ol class="hi-list">{"".join(lines)}</ol>'
 
@@ -139,12 +138,6 @@ def told(page: Page, run: Run) -> str:
     if run.version is None or not run.version.version:
         return run.dataset
     return page.t("history.used", name=run.dataset, number=run.version.version)
-
-
-def moment(at: float) -> str:
-    """The day and time, the year where it is another one."""
-    then, now = time.localtime(at), time.localtime()
-    return time.strftime("%m-%d %H:%M" if then.tm_year == now.tm_year else "%Y-%m-%d %H:%M", then)
 
 
 # -- what differs --

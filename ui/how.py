@@ -93,7 +93,8 @@ def _details(page: Page, run: Run, started: Event, reason: str | None) -> list[t
     if said := [fields.said(page.language, name, values[name]) for name in odd if name != "adapters"]:
         lines.append((t("how.changed"), t("list.comma").join(said)))
     lines.append((t("how.model"), config.model))
-    lines.append((t("how.device"), str(started.get("device", "–"))))
+    name, cards = str(started.get("device", "–")), int(str(_newest(run, "cards") or 1))
+    lines.append((t("how.device"), t("how.device.several", count=cards, name=name) if cards > 1 else name))
     return [*lines, (t("how.folder"), str(run.folder))]
 
 

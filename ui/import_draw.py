@@ -23,7 +23,8 @@ _FRAME = """
     <textarea data-is="pasted" spellcheck="false" rows="9" placeholder="{hint}" aria-label="{pasted}"></textarea>
     <div class="im-foot"><button type="button" class="im-yes" data-act="read">{read}</button></div>
   </div>
-  <p class="im-way" data-is="way" role="status" hidden><span></span><b class="oc-bar"><i></i></b></p>
+  <p class="im-way" data-is="way" role="status" hidden><span></span><b class="oc-bar"><i></i></b>
+    <button type="button" class="im-button" data-act="close">{cancel}</button></p>
   <div class="im-found" data-is="found" aria-live="polite"></div>
 </dialog>
 <div class="im-drop" data-is="drop" hidden><span>{drop}</span></div>"""
@@ -47,7 +48,7 @@ def frame(page: Page) -> str:
     words = {
         "choose": "import.choose", "paste": "import.paste", "title": "import.title", "note": "import.note",
         "close": "import.close", "hint": "import.hint", "pasted": "import.pasted", "read": "import.read",
-        "drop": "import.drop",
+        "drop": "import.drop", "cancel": "ask.cancel",
     }  # fmt: skip
     return _FRAME.format(accept=",".join(ENDINGS), **{place: safe(page.t(key)) for place, key in words.items()})
 

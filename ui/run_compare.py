@@ -16,6 +16,7 @@ from core.config import fact_of
 from core.difference import Difference
 from core.errors import UserError
 from core.fact import Value
+from core.moments import moment
 from core.proof import Proof, Test
 from core.run import Run
 from core.run_difference import DataDifference, Outcome
@@ -133,7 +134,7 @@ def titles(page: Page, pair: Sequence[Run]) -> list[str]:
     """The runs' titles; with the time where they are the same."""
     if pair[0].title != pair[1].title:
         return [run.title for run in pair]
-    return [f"{run.title} · {history_draw.moment(run.created)}" for run in pair]
+    return [f"{run.title} · {page.of(moment(run.created))}" for run in pair]
 
 
 def draw(page: Page, pair: Pair, run: Run) -> list[str]:
@@ -153,7 +154,7 @@ def _head(page: Page, pair: Pair) -> str:
     """Both runs, the older first, each with the colour of its curve."""
     lines = "".join(
         f'<li><i class="rc-key rc-{place}" aria-hidden="true"></i><b>{safe(run.title)}</b>'
-        f"<small>{safe(history_draw.moment(run.created))} · {safe(run.config.model)}</small>{runs.status_tag(page, run)}</li>"
+        f"<small>{safe(page.of(moment(run.created)))} · {safe(run.config.model)}</small>{runs.status_tag(page, run)}</li>"
         for place, run in zip(("first", "second"), pair, strict=True)
     )
     return f'<ol class="rc-pair">{lines}</ol>'

@@ -113,7 +113,7 @@ def _grid(page: Page, axis: _Axis, floor: float, suite: Suite) -> Iterator[str]:
     )
     for height in (0, 50, 100):
         share = 100 * floor + height * (1 - floor)
-        yield f'<div class="sc-row" style="bottom:{height}%"><span>{share:.0f} %</span></div>'
+        yield f'<div class="sc-row" style="bottom:{height}%"><span>{share:.0f}%</span></div>'
     for known in REFERENCES[suite]:
         name, left = short_name(known.name.of(page.language)), 100 * axis.share(known.drift)
         if name and 0 < left < 100:

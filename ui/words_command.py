@@ -13,7 +13,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Paste swift sft …, llamafactory-cli train …, their YAML, or python train.py --flags …",
     ),
     "command.read": ("读取", "Read"),
-    "command.reading": ("正在读取…", "Reading…"),
     "command.apply": ("填入", "Fill in"),
     "command.apply.fetch": ("下载模型并填入", "Download the model and fill in"),
     "command.failed": (

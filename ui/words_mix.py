@@ -20,12 +20,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "mix.count.label": ("从 {name} 取多少行", "Rows to take from {name}"),
     "mix.again": ("每行 {times} 遍", "each row {times} times"),
     "mix.remove": ("去掉 {name}", "Take {name} out"),
-    # Measured with 50 own rows and general#100 on the pocket preset, one run each.
-    "mix.pocket": (
-        "口袋模型太小，学不动通用数据：混入 100 行后，40 道身份题的命中从 34 降到 27。它用“防遗忘”护住原有能力就够了。",
-        "The pocket model is too small to learn general rows: with 100 of them, 27 of 40 identity questions hit instead of "
-        "34. Its rehearsal guard keeps its other skills well enough.",
-    ),
     "mix.low": ("本表低于 20%", "table under 20%"),
     "mix.low.repeat": ("本表重复 {times} 遍", "Repeat the table {times} times"),
     "mix.low.fewer": ("其他数据减到 {rows} 行", "Cut the others to {rows} rows"),

@@ -358,7 +358,7 @@ def _remarks(draft: Draft, config: TrainConfig, parts: list[Part], total: int, o
         draft.note(_flag(draft, own), "notice", Text(
             f"自己的行只占 {share:.1%}，容易学不会；文章建议至少 20%。可以写成 {own.name}#{wanted}，或在“本表重复”里填 "
             f"{-(-wanted // max(1, parts[0].available))}。",
-            f"Own rows are {share:.1%} of all, too few to be learned; the articles advise 20 % or more. Write "
+            f"Own rows are {share:.1%} of all, too few to be learned; the articles advise 20% or more. Write "
             f"{own.name}#{wanted}, or set Table repeats to {-(-wanted // max(1, parts[0].available))}.",
         ))  # fmt: skip
 
