@@ -46,6 +46,7 @@ class Run:
         self.events: list[Event] = []
         self.live = False  # whether this process is training it now
         self._taken_up = 0  # how many events there were when this process began with it
+        self._told = -1  # bytes of the events' file when it was read last
         self._write = threading.Lock()
         self._claim: IO[str] | None = None
 
@@ -143,7 +144,20 @@ class Run:
 
     def refresh(self) -> None:
         """Read the events anew: another process may have gone on with the run meanwhile."""
-        self.events = _read_events(self.folder)
+        with self._write:
+            self._told = self._told_bytes()
+            self.events = _read_events(self.folder)
+
+    def follow(self) -> Run:
+        """The run, its events read anew if somebody else wrote some: what this process trains tells its own."""
+        if not self.live and self._told != self._told_bytes():
+            self.refresh()
+        return self
+
+    def _told_bytes(self) -> int:
+        with contextlib.suppress(OSError):  # none yet, or the disk is gone: what was read stays
+            return (self.folder / "events.jsonl").stat().st_size
+        return self._told
 
     def append(self, kind: str, **fields: object) -> Event:
         """Add an event to memory and, as one line, to events.jsonl. Raises StorageError for a full or broken disk."""
@@ -153,6 +167,7 @@ class Run:
             # A step that a power cut takes is done again: its checkpoint says where the run goes on.
             storage.append_line(self.folder / "events.jsonl", line, flushed=kind not in ("step", "probed"))
             self.events.append(event)
+            self._told = self._told_bytes()
         return event
 
     @property

@@ -18,12 +18,14 @@ from core.advice import Finding
 from core.attached import Attached
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
+from core.device import give_back
 from core.device_errors import device_errors
 from core.engine import Engine
 from core.errors import BusyError, DatasetError, ModelError, StorageError
 from core.export.exports import Exports
 from core.generate import Column, Reply, Sampling, stream
 from core.job import Job, busy
+from core.launch import chosen_cards, train_elsewhere
 from core.lending import Lending
 from core.library import AdapterChoice as AdapterChoice
 from core.library import Library, base_folder, same_base
@@ -117,7 +119,7 @@ class Workspace:
     def select_model(self, name: str) -> ModelInfo:
         """Choose the base model; it is loaded on first use. Raises ModelError, or BusyError while training another."""
         info = models.inspect(name)
-        active = self.active
+        active = self._job.here
         if active is not None and active.config.model != info.name:
             raise BusyError(busy(active))
         self._model = info.name
@@ -177,14 +179,16 @@ class Workspace:
         """The run in progress."""
         return self._job.active
 
-    def start(self, name: str | Dataset, config: TrainConfig, title: str = "") -> Run:
+    def start(self, name: str | Dataset, config: TrainConfig, title: str = "", cards: int = 0) -> Run:
         """Freeze rows (of a saved dataset, by name, or those given) and settings into a new run; train it in the background.
 
-        Raises BusyError, DatasetError, ConfigError, ModelError or WontFitError before anything is written.
+        `cards`: see launch.choices. Raises BusyError, DatasetError, ConfigError, ModelError or WontFitError before anything is written.
         """
         self._check_machine()
         with self.lending.using():
-            return self._job.start(lambda: self._make_run(name, config, title))
+            return self._job.start(
+                lambda: self._make_run(name, config, title), chosen_cards(cards, config, self.engine)
+            )
 
     def _make_run(self, name: str | Dataset, config: TrainConfig, title: str) -> Run:
         table, version = self.tables.frozen(name)
@@ -214,7 +218,7 @@ class Workspace:
         found = self.library.find(name)
         return found.folder if found is not None and found.folder else adapters.folder_of(name)
 
-    def resume(self, run_id: str) -> Run:
+    def resume(self, run_id: str, cards: int = 0) -> Run:
         """Go on with a run that was interrupted, stopped or failed, from its newest checkpoint, in the background.
 
         Its frozen settings and rows are used. Raises BusyError if there is nothing left to do or another run trains,
@@ -222,7 +226,8 @@ class Workspace:
         """
         self._check_machine()
         with self.lending.using():
-            return self._job.start(lambda: self._run_to_resume(run_id))
+            chosen = chosen_cards(cards, self.run(run_id).config, self.engine)
+            return self._job.start(lambda: self._run_to_resume(run_id), chosen)
 
     def _check_machine(self) -> None:
         """Raise DeviceLostError or StorageError if the card or the home is gone."""
@@ -243,19 +248,19 @@ class Workspace:
     def _train(self, run: Run, stop: threading.Event) -> None:
         self._loading = None
         try:
-            train.train(self.engine, run, stop, self._show_loading)
-            self.row_reports.after(run, stop)
-            self.proofs.after(run)
+            if self._job.cards:
+                train_elsewhere(run, stop, self.engine, self.home, self._job.cards)
+            else:
+                train.train(self.engine, run, stop, self._show_loading)
+            if run.status != "failed":
+                self.row_reports.after(run, stop)
+                self.proofs.after(run)
         finally:
             self._loading = None
 
     def _after_failure(self) -> None:
-        if self.engine.device.kind == "cuda":
-            import torch
-
-            # A card that is lost raises here again; the run's failure is recorded already.
-            with contextlib.suppress(RuntimeError):
-                torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # a card that is lost says so again: the run's failure is recorded
+            give_back()
 
     def _show_loading(self, what: str, done: int, total: int) -> None:
         size = f"{total / 1e9:.2f} GB"
@@ -281,8 +286,7 @@ class Workspace:
         storage.sweep(self.home)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Stop training, proofs and exports and wait for the save; whether their threads have ended."""
-        # The run is told first: a proof may be loading a base, and the run has steps to save meanwhile.
+        """Stop training (first: it has steps to save), proofs and exports and wait for the save; whether all have ended."""
         self._job.close(0)
         self.pushes.stop()
         self.pulls.stop()
@@ -304,7 +308,7 @@ class Workspace:
     # -- runs --
 
     def runs(self) -> list[Run]:
-        """Every run, newest first; folders that hold no complete run are left out."""
+        """Every run as its folder tells now, newest first; folders that hold no complete run are left out."""
         with self._guard:
             folders = self._runs_folder.iterdir() if self._runs_folder.is_dir() else ()  # its disk may be gone
             present = {path.name for path in folders if path.is_dir() and not path.name.startswith(".")}
@@ -313,7 +317,8 @@ class Workspace:
             for name in present - self._runs.keys():
                 with contextlib.suppress(DatasetError):
                     self._runs[name] = Run.open(self._runs_folder / name)
-            return sorted(self._runs.values(), key=lambda run: (run.created, run.id), reverse=True)
+            runs = [run.follow() for run in self._runs.values()]
+        return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
 
     def run(self, run_id: str) -> Run:
         """The run with this id. Raises DatasetError."""
@@ -328,13 +333,13 @@ class Workspace:
         return self.run(run_id), fresh
 
     def delete_run(self, run_id: str) -> None:
-        """Remove a run's folder and take its adapters out of the model. Raises BusyError while it trains or answers."""
+        """Take a run away, and its adapters out of the model; `library.removed` brings it back. Raises BusyError in use."""
         run = self.run(run_id)
         if run.live:
             raise BusyError(busy(run))
         theirs = [choice.id for choice in self.library.all() if choice.run is run]
         with self.attached.gone(run.id, *theirs), self._guard:
-            storage.remove_folder(run.folder)
+            self.library.removed.put("run", run.folder, run.title)
             self._runs.pop(run.id, None)
 
     # -- answers --
@@ -402,9 +407,9 @@ class Workspace:
             yield {asked: choice.id for asked, choice in chosen.items()}
 
     def _load_base(self, chosen: Sequence[AdapterChoice]) -> None:
-        active = self.active
+        active = self._job.here
         if active is None or self.engine.state != "ready":
-            # While a run trains, its base is the one that answers; before that, whatever is chosen is loaded.
+            # While a run trains here, its base is the one that answers; before that, whatever is chosen is loaded.
             config = active.config if active is not None else self._answering_config(chosen)
             try:
                 self.engine.load(config.model, config.quant_method, config.torch_dtype, self._show_loading)

@@ -190,6 +190,19 @@ def test_an_unfinished_run_of_another_life_is_interrupted(workspace: Workspace, 
     assert found.status == "interrupted" and found.steps == 10
 
 
+def test_what_another_program_adds_to_a_run_is_seen_without_a_restart(
+    workspace: Workspace, tiny_config: TrainConfig
+) -> None:
+    theirs = Run.create(workspace.home / "runs" / "theirs", tiny_config, [Row("问", "", "答")], "别处", "表")
+    theirs.append("started", steps=1)
+    assert workspace.run("theirs").status == "interrupted"
+    theirs.append("finished", step=1, seconds=1.0)
+    seen = workspace.run("theirs")
+    assert seen.status == "finished" and [event["type"] for event in seen.events] == ["started", "finished"]
+    seen.append("chosen", step=1)
+    assert [event["type"] for event in workspace.run("theirs").events] == ["started", "finished", "chosen"]
+
+
 def test_a_run_stopped_before_its_first_step_leaves_no_adapter(workspace: Workspace, tiny_config: TrainConfig) -> None:
     run = workspace.start("mine", tiny_config)
     workspace.stop()
