@@ -25,6 +25,10 @@ def prepare_environment() -> None:
         )
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
+    # Else a table of the last 10,000 events is made anew after every event, for a page that is not served here: more
+    # time of the processor than the events, and memory that grows.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     # A proxy must not stand between the page and its own server.
     for name in ("NO_PROXY", "no_proxy"):

@@ -7,6 +7,7 @@ takes request bodies of any size.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -160,9 +161,11 @@ class Guard:
         except ClientDisconnect:
             if not over:
                 raise
-        except RuntimeError as error:
-            # The framework's stream for a page that has gone ends in a 404 in its middle, having said so to the page.
-            if not (started and isinstance(error.__cause__, HTTPException) and scope["path"].endswith("/queue/data")):
+        except (RuntimeError, KeyError) as error:
+            # The framework's stream for a page that has gone ends in a 404 in its middle, having said so to the page, or
+            # clears away for the second time.
+            gone = isinstance(error.__cause__, (HTTPException, asyncio.CancelledError))
+            if not (started and gone and scope["path"].endswith("/queue/data")):
                 raise
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         if over and not started:

@@ -44,6 +44,9 @@ MAX_UPLOAD = "30mb"
 _KEPT_VISITS = 32
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_HEAD_WORDS = {
+    "left": "pace.left", "copied": "link.copied", "by_hand": "link.by_hand", "ok": "link.ok", "close": "ask.cancel",
+}  # fmt: skip
 
 
 def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 7860, open_browser: bool = True) -> None:
@@ -154,10 +157,11 @@ def _add_downloads(app: FastAPI, workspace: Workspace) -> None:
         return Response(content, headers=_attachment(file), media_type="application/octet-stream")
 
     app.add_route("/export/dataset/{name}.{kind}", dataset)
-    from ui import adapter_files, run_files
+    from ui import adapter_files, effect_card, run_files
 
     adapter_files.add(app, workspace)
     run_files.add(app, workspace)
+    effect_card.add(app)
 
 
 def _attachment(file: str) -> dict[str, str]:
@@ -174,7 +178,7 @@ def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
 
     edits = Edits(workspace)
     import_files.add(app, edits.arrivals)
-    sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css", "row_report.css")
+    sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css", "row_report.css", "effects.css")
     css = "\n".join((_STATIC / name).read_text("utf-8") for name in sheets)
     for language in LANGUAGES:
         page = build(workspace, language, edits, can_restart)
@@ -184,13 +188,22 @@ def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
             footer_links=[], run_history=False, show_error=False, max_file_size=MAX_UPLOAD, allowed_paths=[],
             enable_monitoring=False, mcp_server=False, pwa=False, ssr_mode=False,
         )  # fmt: skip
+        # What was on its way to a page that left meanwhile waits for it; of 2,000 visits, if nobody says otherwise.
+        page._queue.pending_messages_per_session.max_size = 2 * _KEPT_VISITS
 
 
 def _head(language: Language) -> str:
     # Inline, not a file: the theme must be chosen before the first paint.
-    script = "\n".join((_STATIC / name).read_text("utf-8") for name in ("onecard.js", "access.js"))
+    from ui import locale, pieces
+
+    frame, place, access = ((_STATIC / f"{name}.js").read_text("utf-8") for name in ("onecard", "place", "access"))
+    words = {name: locale.t(language, key) for name, key in _HEAD_WORDS.items()}
+    script = f"{frame}\n(() => {{\n{pieces.with_labels(words, place)}\n}})();\n{access}"
+    skeleton = (_STATIC / "skeleton.css").read_text("utf-8")
     return (
         '<link rel="icon" href="/favicon.ico" type="image/svg+xml"><meta name="color-scheme" content="light dark">'
+        f"<style>{skeleton}</style>"
+        '<script defer src="/static/effects.js"></script>'
         f'<script>document.documentElement.lang = "{"zh-CN" if language == "zh" else "en"}";\n{script}</script>'
     )
 

@@ -66,7 +66,7 @@ def test_no_bad_value_starts_a_run_from_the_page(workspace: Workspace, full: boo
             values[visible.index(name)] = value
             cases += 1
             try:
-                press("start", "rows", "quick", workspace.model, *values)
+                press("start", "rows", 0, "quick", workspace.model, *values)
                 wrong.append(f"{name} = {value!r} started")
             except gr.Error as error:
                 with pytest.raises(ConfigError) as caught:

@@ -43,7 +43,8 @@ class PageOverHttp:
         self._parts = {part["id"]: part["props"] for part in config["components"]}
         self._ids = {props.get("elem_id"): number for number, props in self._parts.items()}
         # Its loading fills the choices of this session; without it no choice is one that was offered.
-        self._send(self._event("load", self._ids["train-dataset"], "outputs"), [], None)
+        opened = self._event("load", self._ids["train-dataset"], "outputs")
+        self._send(opened, [self._parts[number].get("value") for number in opened["inputs"]], None)
 
     def press(self, typed: dict[str, object]) -> list[str]:
         """Start, with `typed` (element id -> value) in the fields; the kinds of the messages that came back."""

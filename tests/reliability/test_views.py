@@ -314,7 +314,7 @@ def look_at_answers(seen: Watched, hostile: SimpleNamespace) -> None:
     page.wait_for_timeout(500)
     for who in ("user", "bot"):
         seen.look(f"chat: what the {who} wrote", f"#chat .message.{who}", AS_TEXT)
-    page.locator("#chat button[title='Copy message']").first.click()
+    page.locator("#chat button:is([title='Copy message'], [title='复制这条消息'])").first.click()
     page.wait_for_function("wanted => navigator.clipboard.readText().then(text => text === wanted)", arg=ALL)
     page.click("#chat-library")
     page.wait_for_selector("dialog[open] [data-id]")
