@@ -20,6 +20,8 @@ from core.anatomy import Anatomy
 from core.attached import Attached
 from core.errors import BusyError, ModelError
 from core.intake import Told
+from core.moments import moment
+from core.removed import Removed
 from core.run import Run
 from core.text import Text
 
@@ -67,6 +69,7 @@ class Library:
     ) -> None:
         self.folder, self.attached = folder, attached
         self.revision = 0  # counts changes, for pages that show the list
+        self.removed = Removed()
         self._runs, self._active = runs, active
         self._guard = threading.RLock()
         self._bodies: dict[Path, tuple[object, Anatomy | Text]] = {}
@@ -323,7 +326,7 @@ class Library:
         self.revision += 1
 
     def delete(self, asked: str) -> None:
-        """Remove an imported adapter for good. Raises BusyError while it is used, ModelError for one of a run."""
+        """Take an imported adapter away; `removed` brings it back. Raises BusyError while it is used, ModelError for a run's."""
         choice = self.get(asked)
         if choice.source != "imported" or choice.folder is None:
             raise ModelError(
@@ -340,10 +343,8 @@ class Library:
                         en=f"A run is training on from “{choice.name}”; it can be deleted once that ends.",
                     )
                 )
-            leaving = self.folder / f".{uuid.uuid4().hex}.old"
-            choice.folder.rename(leaving)
+            self.removed.put("adapter", choice.folder, choice.name)
             self.revision += 1
-        shutil.rmtree(leaving, ignore_errors=True)
         self._bodies.pop(choice.folder, None)
 
 
@@ -372,8 +373,8 @@ def _sweep(folder: Path) -> None:
 def _label(run: Run) -> Text:
     """What tells runs of one table apart: title, its adapter's step, hits, when it began."""
     hits = f" · {run.hits[0]}/{run.hits[1]}" if run.hits else ""
-    when, step = time.strftime("%m-%d %H:%M", time.localtime(run.created)), run.adapter_step or run.step
-    return Text(zh=f"{run.title} · 第 {step} 步{hits} · {when}", en=f"{run.title} · step {step}{hits} · {when}")
+    when, step = moment(run.created), run.adapter_step or run.step
+    return Text(zh=f"{run.title} · 第 {step} 步{hits} · {when.zh}", en=f"{run.title} · step {step}{hits} · {when.en}")
 
 
 def _number(value: object) -> float:

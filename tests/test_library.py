@@ -522,9 +522,15 @@ def test_an_imported_adapter_is_deleted_but_not_while_it_answers(workspace: Work
     reading.close()
     assert workspace.library.use(brought) == "attached"
     workspace.library.delete(brought.id)
-    assert workspace.engine.attached == () and left_in(workspace) == []
+    assert workspace.engine.attached == () and workspace.library.all() == []
     with pytest.raises(ModelError, match="no adapter"):
         answers(workspace, brought.id)
+    # Brought back it answers again; forgotten, nothing of it is on the disk.
+    assert workspace.library.removed.bring_back("adapter").name == brought.name
+    assert answers(workspace, brought.id)
+    workspace.library.delete(brought.id)
+    workspace.library.removed.forget()
+    assert left_in(workspace) == []
 
 
 def test_a_run_goes_on_from_an_imported_adapter_which_stays_until_it_ends(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import string
 import subprocess
 import sys
@@ -326,9 +327,12 @@ def test_the_printed_addresses_are_those_that_answer(host: str) -> None:
     assert guard.refusal(Headers({"host": "evil.example"})) is not None
 
 
-def test_a_stream_for_a_page_that_has_gone_ends_without_an_error() -> None:
+@pytest.mark.parametrize("how", ["not found", "cancelled"])
+def test_a_stream_for_a_page_that_has_gone_ends_without_an_error(how: str) -> None:
     async def stream() -> AsyncIterator[bytes]:
         yield b"data: the last word\n\n"
+        if how == "cancelled":
+            raise KeyError("visit") from asyncio.CancelledError()
         raise HTTPException(404)
 
     routes = [
@@ -336,7 +340,7 @@ def test_a_stream_for_a_page_that_has_gone_ends_without_an_error() -> None:
     ]
     page = TestClient(Guard(Starlette(routes=routes), LOCAL), base_url="http://localhost")
     assert page.get("/gradio_api/queue/data").text == "data: the last word\n\n"
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, KeyError)):
         page.get("/other")
 
 
@@ -350,6 +354,11 @@ def test_only_the_last_visits_are_remembered(tmp_path: Path) -> None:
         for visit in range(60):
             assert page[f"visit-{visit}"] is not None
         assert list(page.session_data) == [f"visit-{visit}" for visit in range(28, 60)]
+        queue = page.blocks._queue
+        for visit in range(80):
+            queue.pending_messages_per_session[f"visit-{visit}"] = None
+        assert list(queue.pending_messages_per_session) == [f"visit-{visit}" for visit in range(16, 80)]
+        assert queue.ANALYTICS_MAX_EVENTS == 1 and queue.ANAYLTICS_CACHE_FREQUENCY > 10**9, "no table after every event"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "127.0.0.2"])

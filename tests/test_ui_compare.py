@@ -65,6 +65,17 @@ def sent(update: dict[object, object]) -> str:
     return json.dumps([str(value) for part, value in update.items() if type(part).__name__ != "Chatbot"])
 
 
+def test_a_question_that_comes_before_the_columns_are_set_is_answered_by_whom_they_will_name(
+    workspace: Workspace,
+) -> None:
+    compare = tab(workspace)
+    early = situation(Session(), "", "")
+    early[-30], early[-25] = None, None  # as the page sends a picker that has no choices yet
+    last = list(compare.on_ask(_Visit, None, "q", False, False, *early))[-1]
+    said = [last[side.chat][-1]["content"] for side in compare.sides[:2]]
+    assert said == [TEXTS["base"], TEXTS["tuned"]]
+
+
 def test_before_the_vote_nothing_that_is_sent_depends_on_who_stands_where(workspace: Workspace) -> None:
     compare = tab(workspace)
     seen: dict[str, list[str]] = {}

@@ -8,15 +8,16 @@ import gradio as gr
 
 from core.generate import Column, Sampling
 from core.served import ServedWorkspace
-from ui import keys, meter, snippets, talk
+from ui import kept, keys, meter, snippets, talk
 from ui.chatbot import Chatbot, edited
 from ui.fix import FixBar, is_answer
 from ui.library import open_button
 from ui.page import Page
-from ui.pieces import heading, note
+from ui.pieces import heading, leading, next_step, note
 from ui.talk import Turn
 
 Shown = dict[object, object]
+_KEPT = "chat"
 
 
 class ChatTab:
@@ -29,7 +30,7 @@ class ChatTab:
         with gr.Row(elem_classes="oc-columns"):
             with gr.Column(scale=7, min_width=420):
                 self.chat = Chatbot(
-                    elem_id="chat", elem_classes="oc-chat", label=t("chat.title"), height="calc(100dvh - 204px)",
+                    elem_id="chat", elem_classes="oc-chat", label=t("chat.title"), height="calc(100dvh - 218px)",
                     min_height=300, placeholder=t("chat.empty"), editable="all", **talk.CHATBOT,
                 )  # fmt: skip
                 self.fix = FixBar(page, [self.chat], key="chat")
@@ -63,6 +64,8 @@ class ChatTab:
             ) as self.code:
                 self.snippets = snippets.Snippets(elem_id="chat-snippets")
         self.hint = gr.HTML(note(t("chat.hint")) + note(t("fix.hint")), apply_default_css=False)
+        next_step(t("next.export", library=leading(t("next.library"), click="chat-library")))
+        self.told = gr.Textbox(visible=False)
 
     @property
     def settings(self) -> list[gr.components.Component]:
@@ -77,8 +80,10 @@ class ChatTab:
     def wire(self, demo: gr.Blocks) -> None:
         """Connect the tab to itself; the frame calls `on_changed` when runs come or go."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
-        picked, answers = [self.pick, self.system], [self.chat, self.meter, self.question, *self.fix.closed]
-        demo.load(shown(self.on_load), None, picked, **quiet)
+        answers = [self.chat, self.meter, self.question, *self.fix.closed]
+        mine = [self.chat, *self.settings]
+        demo.load(shown(self.on_load), [self.told], [*mine, self.chosen], js=kept.reading(_KEPT), **quiet)
+        kept.keep(_KEPT, [part.change for part in mine], mine)
         self.pick.input(shown(self.on_pick), [self.pick], [self.system, self.chosen], **quiet)
         again = (
             gr.on(
@@ -100,12 +105,27 @@ class ChatTab:
         changes = [self.code.expand, self.pick.change, self.system.blur, self.temperature.change, self.length.change]
         gr.on(changes, shown(self.on_code), self.settings, [self.snippets], trigger_mode="always_last", **quiet)
 
-    def on_load(self) -> Shown:
-        """The page was opened: offer the newest finished run."""
-        newest = talk.newest(self.page)
-        return {
-            self.pick: gr.update(choices=talk.choices(self.page), value=newest),
+    def on_load(self, told: str = "") -> Shown:
+        """The page was opened: offer the newest finished run, or what this browser tab had before it was loaded anew."""
+        newest, offered = talk.newest(self.page), talk.choices(self.page)
+        shown: Shown = {
+            self.pick: gr.update(choices=offered, value=newest),
             self.system: talk.system_of(self.page, newest),
+        }
+        mine = kept.values(told, 1 + len(self.settings))
+        if mine is None:
+            return shown
+        history, pick, system, temperature, length = mine
+        shown[self.chat] = kept.turns(history)
+        if pick not in [adapter for _, adapter in offered]:
+            return shown
+        return {
+            **shown,
+            self.pick: gr.update(choices=offered, value=pick),
+            self.system: kept.text(system, talk.system_of(self.page, str(pick))),
+            self.temperature: kept.number(temperature, 0, 1.5, 0.7),
+            self.length: kept.number(length, 16, 4096, 512),
+            self.chosen: pick != newest,
         }
 
     def on_changed(self, pick: str, system: str, chosen: bool) -> Shown:

@@ -11,7 +11,7 @@ import gradio as gr
 from core import comparison, comparison_file, token_view
 from core.comparison import MOST_COLUMNS, Session, Setup
 from core.generate import Reply, Sampling
-from ui import compare_columns, compare_rounds, notify, talk
+from ui import compare_columns, compare_rounds, notify, pieces, talk
 from ui.chips import Chips
 from ui.compare_blind import Blind
 from ui.compare_columns import PROMPTED, Side
@@ -85,6 +85,7 @@ class CompareTab:
                 False, label=t("tokens.title"), elem_id="compare-probabilities", container=False, min_width=0
             )
             self.export = Export(self.page, elem_id="compare-export", min_width=0)
+        pieces.next_step(t("next.compare.note", chat=pieces.leading(t("next.chat"), go="chat")))
 
     # What the frame and its neighbours use
 
@@ -134,12 +135,12 @@ class CompareTab:
             *(part for side in self.sides for part in side.inputs),
         ]
 
-    def wire(self, demo: gr.Blocks) -> None:
-        """Connect the tab to itself; the frame calls `on_changed` when runs come or go."""
+    def wire(self) -> None:
+        """Connect the tab to itself; the frame calls `on_changed` when runs come or go, ui.compare_place opens it."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
-        demo.load(shown(self.on_load), None, self.followed, **quiet)
         inputs = [self.question, self.blind, self.probabilities, *self.situation]
-        asking = gr.on([self.question.submit, self.chips.submit], shown(self.on_ask), inputs, self.answers, **quiet)
+        asked = [self.question.submit, self.chips.submit]
+        self.asking = asking = gr.on(asked, shown(self.on_ask), inputs, self.answers, **quiet)
         # Both: gradio runs no `then` after an error.
         asking.then(self.on_done, None, self.answers, **quiet)
         asking.failure(self.on_failed, None, self.answers, **quiet)
@@ -199,8 +200,8 @@ class CompareTab:
 
     # Columns
 
-    def on_load(self) -> Shown:
-        """The page was opened: the base on the left, the newest finished run on the right."""
+    def fresh(self) -> Shown:
+        """The base on the left, the newest finished run on the right."""
         offered, newest = compare_columns.choices(self.page), talk.newest(self.page)
         shown: Shown = {side.pick: gr.update(choices=offered, value=BASE) for side in self.sides}
         return {
@@ -288,7 +289,7 @@ class CompareTab:
     def _read(self, *situation: object) -> tuple[Session, list[Setup], Sampling, list[list[Turn]]]:
         session, count, system, *rest = situation
         sampling = compare_rounds.sampling(rest[: len(self.sampling)])
-        wanted = compare_columns.read(count, rest[len(self.sampling) :])
+        wanted = compare_columns.read(self.page, count, rest[len(self.sampling) :])
         names = {value: name for name, value in talk.choices(self.page)}
         setups = [compare_columns.setup(self.page, one, str(system or ""), names) for one in wanted]
         return session, setups, sampling, [one.history for one in wanted]

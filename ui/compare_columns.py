@@ -84,7 +84,7 @@ class Side:
             self._build_settings(key)
             self.chat = Chatbot(
                 elem_id=f"chat-{key}", elem_classes="oc-chat", label=t("compare.column", column=self.letter),
-                height="calc(100dvh - 338px)", min_height=260, placeholder=t("compare.empty"), editable="all",
+                height="calc(100dvh - 392px)", min_height=260, placeholder=t("compare.empty"), editable="all",
                 **talk.CHATBOT,
             )  # fmt: skip
             self.tokens = TokenBox(page, elem_id=f"tokens-{key}")
@@ -181,13 +181,14 @@ class Wanted:
     history: list[Turn]
 
 
-def read(count: int, values: Sequence[object]) -> list[Wanted]:
-    """The first `count` columns of what the page sent, five values each."""
+def read(page: Page, count: int, values: Sequence[object]) -> list[Wanted]:
+    """The first `count` columns of what the page sent, five values each. One not chosen yet is what it will be chosen as."""
     found = []
     for i in range(max(1, min(int(count), MOST_COLUMNS))):
         pick, strength, own, prompt, history = values[5 * i : 5 * i + 5]
         given = 1.0 if strength is None else float(strength)  # an emptied number
-        found.append(Wanted(str(pick or BASE), given, bool(own), str(prompt or ""), talk.plain(history)))
+        answerer = pick if isinstance(pick, str) else (talk.newest(page) if i == 1 else BASE)
+        found.append(Wanted(answerer, given, bool(own), str(prompt or ""), talk.plain(history)))
     return found
 
 

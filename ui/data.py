@@ -55,7 +55,7 @@ class DataTab:
             gr.HTML(note(t("data.conflict")), apply_default_css=False)
             self.reload = gr.Button(t("data.conflict.reload"), size="sm", elem_id="conflict-reload", min_width=0)
             self.keep = gr.Button(t("data.conflict.keep"), size="sm", elem_id="conflict-keep", min_width=0)
-        self.table = RowEditor(self.page.language, held=self.page.edits.held, elem_id="rows")
+        self.table = RowEditor(self.page.language, held=self.page.edits.held, waiting=True, elem_id="rows")
 
     def _build_side(self) -> None:
         t = self.page.t

@@ -93,7 +93,6 @@ class DoctorDialog(gr.HTML):
             "place": t("doctor.place"),
             "close": t("doctor.close"),
             "cancel": t("ask.cancel"),
-            "stale": t("doctor.stale"),
         }
         super().__init__(
             value="",

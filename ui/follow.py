@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from core import probed, remedies
+from core import comparison_link, probed, remedies
 from core.advice import Finding
 from core.checkpoints import newest_step
+from core.comparison_link import LinkedColumn
 from core.proof_stats import place
 from core.proof_words import REFERENCES
 from core.run import Event, Run, counted
@@ -17,7 +18,7 @@ from core.text import Language, Text
 from ui import findings, runs, scatter
 from ui.how import draw_how, peak
 from ui.page import Page
-from ui.pieces import safe, show_bytes
+from ui.pieces import leading, safe, show_bytes
 from ui.plots import downsample, smooth
 from ui.probe_table import probe_table, stat_strip
 from ui.probings import said_of_probings
@@ -98,9 +99,17 @@ class Follow:
         run = self._run(run_id)
         if run is None:
             return f'<div class="oc-run-head"><b>{safe(self.page.t("run.nothing"))}</b></div>'
-        head = f'<div class="oc-run-head"><b>{safe(run.title)}</b>{runs.status_tag(self.page, run)}</div>'
+        tag = runs.status_tag(self.page, run)
+        head = f'<div class="oc-run-head"><b>{safe(run.title)}</b>{tag}{self._next(run)}</div>'
         notes = [*self._damaged(run), *self._smaller(run), *self._ending(run)]
         return head + findings.draw(self.page, self._remedies(run), notes)
+
+    def _next(self, run: Run) -> str:
+        """The way on, once there is an adapter to talk to."""
+        if run.status not in ("finished", "stopped") or run.adapter is None:
+            return ""
+        columns = comparison_link.write([LinkedColumn(), LinkedColumn(run.id)])
+        return leading(self.page.t("next.compare"), go="compare", columns=columns)
 
     def _remedies(self, run: Run) -> list[Finding]:
         """What to change, with a button each that sets it in the form."""

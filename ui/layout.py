@@ -9,11 +9,13 @@ from core.workspace import Workspace
 from ui import findings, history, notify
 from ui.chat import ChatTab
 from ui.compare import CompareTab
+from ui.compare_place import Place
 from ui.data import DataTab
 from ui.diagnostics import DiagnosticsDialog
 from ui.edits import Edits
 from ui.exporting import ExportDialog
 from ui.fix import Pending
+from ui.guide import Guide
 from ui.history import HistoryPanel
 from ui.library import Library
 from ui.makers import Makers
@@ -24,6 +26,7 @@ from ui.row_report import place_of
 from ui.run_compare import RunCompare
 from ui.run_files import RunFile
 from ui.serving import ServingPanel
+from ui.shortcuts import Shortcuts
 from ui.top_bar import TopBar
 from ui.train import TrainTab
 
@@ -38,6 +41,7 @@ def build(workspace: Workspace, language: Language, edits: Edits | None = None, 
         title=page.t("app.title"), fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
     ) as demo:
         bar = TopBar(page, elem_id="top")
+        Guide(page, elem_id="guide")
         with gr.Tabs(elem_id="tabs", selected="data", overflow_behavior="wrap") as tabs:
             with gr.Tab(page.t("tab.data"), id="data", elem_id="tab-data"):
                 data = DataTab(page)
@@ -54,6 +58,7 @@ def build(workspace: Workspace, language: Language, edits: Edits | None = None, 
         PublishDialog(page, elem_id="publish-dialog").wire()
         ServingPanel(page, elem_id="serving").wire()
         DiagnosticsDialog(page, elem_id="diagnostics")
+        Shortcuts(page, elem_id="shortcuts")
         past = HistoryPanel(page, elem_id="history")
         data.wire(demo, train.form)
         history.wire(page, past, data)
@@ -62,7 +67,8 @@ def build(workspace: Workspace, language: Language, edits: Edits | None = None, 
         Makers(page, elem_id="makers").wire(data)
         train.wire(demo, brought)
         train.visit(train_tab)
-        compare.wire(demo)
+        compare.wire()
+        Place(page, compare).wire(demo)
         chat.wire(demo)
         _join(page, bar, tabs, data, train, compare, chat)
         _mend(page, tabs, data, train, [chat, compare])
@@ -87,6 +93,14 @@ def _join(
 
     following = data.next.click(shown(on_next), [data.shown], [tabs, train.dataset], **quiet)
     following.then(shown(train.on_preview), [train.dataset, *train.settings], [train.preview], **quiet)
+
+    def on_filled(request: gr.Request, name: str | None, *held: object) -> object:
+        """A command chose a table: "Next" on the first tab must not take another one."""
+        known = name and name != held[0] and name in page.workspace.datasets()
+        return data.leave_for(request, lambda: str(name), *held) if known else gr.skip()
+
+    filled = train.commands.filled.then(shown(on_filled), [train.dataset, *data.held], data.opened, **quiet)
+    filled.then(**data.check)
 
 
 def _mend(page: Page, tabs: gr.Tabs, data: DataTab, train: TrainTab, talks: list[ChatTab | CompareTab]) -> None:

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.library import base_folder
 from core.pull import AdapterId, adapter_id
 from core.workspace import AdapterChoice
-from ui import library_list, pieces
+from ui import library_list, pieces, runs
 from ui.page import Page
 from ui.pieces import show_size
 
@@ -75,6 +75,7 @@ class Library:
             (panel.annotate, self.on_annotate),
             (panel.prompt, self.on_prompt),
             (panel.remove, self.on_remove),
+            (panel.restore, self.on_restore),
         ):
             event(shown(handler), None, [panel], **quiet).failure(self.on_failed, None, [panel], **quiet)
 
@@ -128,7 +129,7 @@ class Library:
         return self._done(lambda: prompt(str(event.id), str(event.system)), "library.prompted")
 
     def on_remove(self, event: gr.EventData) -> str:
-        """Delete an imported adapter for good; the browser has asked."""
+        """Delete an imported adapter; the browser has asked."""
         library = self.page.workspace.library
 
         def remove() -> AdapterChoice:
@@ -136,7 +137,18 @@ class Library:
             library.delete(gone.id)
             return gone
 
-        return self._done(remove, "library.removed")
+        return self._done(remove, "")
+
+    def on_restore(self) -> str:
+        """Bring the adapter back that was deleted last."""
+        library = self.page.workspace.library
+
+        def restore() -> AdapterChoice:
+            back = library.removed.bring_back("adapter")
+            library.revision += 1
+            return library.get(back.folder.name)
+
+        return self._done(restore, "undo.back")
 
     def on_failed(self) -> str:
         """A fault of ours; the toast has the details."""
@@ -152,9 +164,10 @@ class Library:
         return self._draw(self.page.t("library.brought" if told else "library.brought.bare", name=found.name), "ok")
 
     def _done(self, work: Callable[[], AdapterChoice], key: str) -> str:
-        """Do it and say so, or say why not; in the dialog, for a toast would lie under it."""
+        """Do it and say so by `key` ("": the list does), or say why not; in the dialog, for a toast would lie under it."""
         try:
-            return self._draw(self.page.t(key, name=work().name), "ok")
+            done = work()
+            return self._draw(self.page.t(key, name=done.name) if key else "", "ok")
         except UserError as error:
             return self._draw(error.of(self.page.language), "bad")
 
@@ -162,6 +175,9 @@ class Library:
         workspace = self.page.workspace
         listed: Sequence[AdapterChoice] = workspace.library.all()
         html = library_list.draw(self.page, listed, base_folder(workspace.model))
+        gone = workspace.library.removed.last("adapter")
+        if gone is not None:
+            html = runs.deleted(self.page, gone.name, 'data-act="restore"') + html
         return pieces.answer(html=html, said=said, level=level, pulling=pulling)
 
 
@@ -177,10 +193,7 @@ def _pulling_functions(page: Page) -> list[Callable[[object], dict[str, object]]
         if now is None:
             return {"active": pulls.active, "words": page.t("pull.asking"), "share": 0}
         words: dict[str, object] = {"name": now.name, "done": show_size(now.done), "total": show_size(now.total)}
-        key = "pull.fetched"
-        if now.bytes_per_second is not None:
-            key, words["rate"] = "pull.fetching", show_size(now.bytes_per_second)
-        return {"active": True, "words": page.t(key, **words), "share": now.share}
+        return {"active": True, "words": page.t("pull.fetching", **words), "share": now.share, "bytes": now.total}
 
     def halt(asked: object) -> dict[str, object]:
         pulls.stop()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from core.moments import moment
 from core.workspace import AdapterChoice
 from ui import proof_draw
 from ui.page import Page
@@ -99,7 +99,7 @@ def _facts(page: Page, choice: AdapterChoice, problem: str) -> str:
     facts.append((t("library.system"), "" if choice.source == "imported" else choice.system))
     origin = " · ".join(part for part in (choice.tool, choice.origin) if part) if choice.run is None else choice.run.id
     facts.append((t("library.origin"), origin if origin != choice.name else ""))
-    facts.append((t("library.created"), time.strftime("%Y-%m-%d %H:%M", time.localtime(choice.created))))
+    facts.append((t("library.created"), page.of(moment(choice.created))))
     lines = (f"<dt>{safe(name)}</dt><dd>{safe(value)}</dd>" for name, value in facts if value)
     return f"<dl>{''.join(lines)}</dl>"
 

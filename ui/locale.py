@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from core.text import Language, Text
 from ui import (
+    words_cards,
     words_command,
     words_diagnostics,
     words_doctor,
+    words_effects,
     words_export,
+    words_flow,
     words_history,
     words_import,
     words_live,
@@ -35,8 +38,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
     **words_command.TEXTS,
     **words_publish.TEXTS,
     **words_runs.TEXTS,
+    **words_cards.TEXTS,
     **words_serving.TEXTS,
     **words_diagnostics.TEXTS,
+    **words_flow.TEXTS,
+    **words_effects.TEXTS,
     # The frame
     "app.name": ("单卡工坊", "OneCard"),
     "app.title": ("单卡工坊 OneCard", "OneCard"),
@@ -184,8 +190,9 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "runs.none": ("还没有训练过", "No runs yet"),
     "runs.delete": ("删除“{title}”", "Delete “{title}”"),
     "runs.delete.ask": (
-        "删除“{title}”？它的适配器和检查点会一起删除，不能恢复。",
-        "Delete “{title}”? Its adapter and checkpoints go with it, for good.",
+        "删除“{title}”？适配器和检查点一起删除。在删除别的、再次训练或重启程序之前可以撤销。",
+        "Delete “{title}”? Its adapter and checkpoints go with it. It can be undone until something else is deleted, "
+        "a run starts, or the program starts anew.",
     ),
     "run.nothing": ("还没有训练", "No run yet"),
     "run.new": ("准备中", "starting"),
@@ -363,7 +370,6 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "library.brought": ("已导入“{name}”。", "Imported “{name}”."),
     "library.renamed": ("现在叫“{name}”。", "It is called “{name}” now."),
     "library.noted": ("“{name}”的备注已保存。", "The note on “{name}” is saved."),
-    "library.removed": ("已删除“{name}”。", "Deleted “{name}”."),
     "library.checkpoint": ("检查点", "checkpoint"),
     "library.imported": ("导入", "imported"),
     "library.training": ("训练中", "in training"),
@@ -389,8 +395,9 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "library.rename.ask": ("这个适配器的新名字", "New name of this adapter"),
     "library.export": ("下载 zip", "Download zip"),
     "library.remove.ask": (
-        "删除导入的适配器“{name}”？它的文件会一起删除，不能恢复。",
-        "Delete the imported adapter “{name}”? Its files go with it, for good.",
+        "删除导入的适配器“{name}”？在删除别的、再次训练或重启程序之前可以撤销。",
+        "Delete the imported adapter “{name}”? It can be undone until something else is deleted, a run starts, or the "
+        "program starts anew.",
     ),
     "verdict.hit": ("身份命中", "identity hit"),
     "verdict.old": ("旧身份", "old identity"),

@@ -21,6 +21,7 @@ from core.text import Language, Text
 from ui import pieces
 
 _STATIC = Path(__file__).parent / "static"
+_SCRIPTS = ("loss_chart.js", "chart_save.js")
 _STRINGS: dict[str, Text] = {
     "title": Text("训练损失曲线", "Training loss"),
     "summary": Text(
@@ -37,6 +38,8 @@ _STRINGS: dict[str, Text] = {
     "step": Text("第 {n} 步", "Step {n}"),
     "log": Text("对数坐标", "Log scale"),
     "reset": Text("还原缩放", "Reset zoom"),
+    "svg": Text("把曲线存为 SVG", "Save the chart as SVG"),
+    "png": Text("把曲线存为 PNG", "Save the chart as PNG"),
     "trouble": Text("连接中断，正在重试…", "No connection, trying again…"),
 }
 
@@ -62,7 +65,7 @@ class LossChart(gr.HTML):
         super().__init__(
             value=value,
             html_template='<div class="lc"></div>',
-            js_on_load=pieces.with_labels(words, (_STATIC / "loss_chart.js").read_text("utf-8")),
+            js_on_load=pieces.with_labels(words, "".join((_STATIC / name).read_text("utf-8") for name in _SCRIPTS)),
             head=f"<style>{(_STATIC / 'loss_chart.css').read_text('utf-8')}</style>",
             server_functions=list(server_functions),
             apply_default_css=False,

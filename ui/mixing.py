@@ -17,7 +17,6 @@ from core import mix, scenarios, storage
 from core.config import build, fact_of
 from core.errors import UserError
 from core.mix import Part
-from core.models import POCKET
 from core.sources.found import BUILT_IN, Elsewhere
 from core.sources.names import hub_set
 from ui import fields, notify
@@ -205,8 +204,6 @@ class _Drawing:
             listed = "".join(self._part(index, part) for index, part in enumerate(self.parts))
             body = f'{self._bar()}<ul class="mx-parts">{listed}</ul>{self._low()}'
             body += f'<p class="mx-total">{safe(t("mix.total", rows=f"{rows:,}"))}</p>'
-            if mixed and self.page.workspace.model == POCKET:
-                body += f"<p>{safe(t('mix.pocket'))}</p>"
         return body + self._foot()
 
     def _bar(self) -> str:
@@ -337,7 +334,7 @@ def _progress(page: Page) -> dict[str, object]:
     if now is None:
         return {"words": page.t("mix.asking"), "share": 0.0}
     words = page.t("mix.downloading", done=f"{now.done / 1e6:.1f}", total=f"{now.total / 1e6:.1f}")
-    return {"words": words, "share": now.share}
+    return {"words": words, "share": now.share, "bytes": now.total}
 
 
 def _short(part: Part) -> str:

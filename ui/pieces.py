@@ -19,6 +19,9 @@ _ICONS = {
     "tune": "M3 5h6M12 5h1M3 11h1M7 11h6M10.5 3.5v3M5.5 9.5v3",
     "close": "M4 4l8 8M12 4l-8 8",
     "pulse": "M2 8.5h2.6l1.6-4.5 3 8 1.7-3.5H14",
+    "keys": "M1.8 4.2h12.4v7.6H1.8zM4.4 6.8h.01M6.8 6.8h.01M9.2 6.8h.01M11.6 6.8h.01M5.2 9.3h5.6",
+    "link": "M6.8 9.2a2.4 2.4 0 0 0 3.4 0l2.3-2.3a2.4 2.4 0 0 0-3.4-3.4L8.3 4.3"
+    "M9.2 6.8a2.4 2.4 0 0 0-3.4 0L3.5 9.1a2.4 2.4 0 0 0 3.4 3.4l.8-.8",
     "theme": "M8 2.5a5.5 5.5 0 1 0 0 11zM8 2.5a5.5 5.5 0 0 1 0 11",
 }
 
@@ -66,6 +69,17 @@ def checklist(items: Iterable[tuple[str, str]]) -> str:
 def note(text: str) -> str:
     """A muted line."""
     return f'<div class="oc-note">{safe(text)}</div>'
+
+
+def leading(words: str, **to: str) -> str:
+    """A button within a sentence that leads elsewhere: `go` a tab, `click` the element to press (ui/static/place.js)."""
+    marks = "".join(f' data-{name}="{safe(value)}"' for name, value in to.items())
+    return f'<button type="button" class="oc-lead"{marks}>{safe(words)}</button>'
+
+
+def next_step(html: str) -> gr.HTML:
+    """A line that says what comes next; `html` may hold `leading` buttons."""
+    return gr.HTML(f'<p class="oc-note oc-next">{html}</p>', apply_default_css=False)
 
 
 def show_bytes(count: float | None) -> str:

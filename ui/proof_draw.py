@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Sequence
 
 from core import probes
+from core.moments import moment
 from core.proof import Proof, Reading, Test
 from core.proof_stats import Light
 from core.proof_words import GROUPS, LIGHTS, NUMBERS, REFERENCES
@@ -191,7 +191,7 @@ def _bar(test: Test) -> str:
 
 
 def _facts(page: Page, proof: Proof) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(proof.created))
+    when = page.of(moment(proof.created))
     parts = (proof.model.rstrip("/").rpartition("/")[2], proof.quantisation, proof.dtype)
     what = " · ".join(part for part in parts if part and part != "none")
     said = page.t("proof.facts", what=what, when=when, seconds=_seconds(page, proof.seconds))

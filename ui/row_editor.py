@@ -157,6 +157,7 @@ class RowEditor(gr.HTML):
         saved: str = "",
         reveal: str = "",
         held: Held | None = None,
+        waiting: bool = False,
         elem_id: str | None = None,
         render: bool = True,
     ) -> None:
@@ -165,6 +166,8 @@ class RowEditor(gr.HTML):
         self.reveal, self._held = reveal, held
         words: dict[str, object] = {key: text.of(language) for key, text in _STRINGS.items()}
         words["keys"] = [[keys, text.of(language)] for keys, text in _KEYS]
+        # For a table that is on its way: until it has come, nobody knows that there are no rows.
+        words["waiting"] = waiting
         super().__init__(
             value=value,
             html_template='<div class="re"></div>',

@@ -5,9 +5,12 @@ Click on a row shows it in the table; the rows that are not learned can be train
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import gradio as gr
 
 from core import further
+from core.errors import UserError
 from core.row_report import Level, RowLoss, RowReport
 from core.run import Run
 from ui import notify
@@ -78,20 +81,20 @@ class RowCard(Live):
             return f'<div class="oc-rows-head">{note(t("rows.making"))}{_button("stop", t("rows.stop"))}</div>'
         report = reports.of(run)
         if report is not None:
-            return draw(self.shown_on, report, can_train=not run.live)
+            return draw(self.shown_on, report, can_train=not run.live, numbers=_numbers(self.shown_on, run, report))
         if run.live or run.adapter is None:
             return note(t("rows.waiting"))
         return f'<div class="oc-rows-head">{note(t("rows.none"))}{_button("measure", t("rows.measure"))}</div>'
 
 
-def draw(page: Page, report: RowReport, can_train: bool) -> str:
-    """The table: counts, what to do, a line a row."""
+def draw(page: Page, report: RowReport, can_train: bool, numbers: Mapping[int, int]) -> str:
+    """The table: counts, what to do, a line a row. `numbers`: in the dataset, by the row's place in the run."""
     t, total = page.t, len(report.rows)
     found = {level: report.count(level) for level in _LEVELS}
     counts = [tag(t(_LEVELS[level][0], count=n), _LEVELS[level][2] if n else "") for level, n in found.items()]
     act = _button("more", t("rows.more")) if can_train else ""
     scale = max((max(row.before, row.after) for row in report.rows), default=0.0) or 1.0
-    lines = [_line(page, row, scale) for row in report.rows[:_MOST]]
+    lines = [_line(page, row, scale, numbers.get(row.index)) for row in report.rows[:_MOST]]
     rest = lines[_FIRST:]
     folded = (
         f'<details><summary>{safe(t("rows.rest", count=len(rest)))}</summary><ul class="oc-rowlist">{"".join(rest)}</ul>'
@@ -132,7 +135,20 @@ def _button(act: str, words: str) -> str:
     return f'<button type="button" class="oc-do" data-act="{act}">{safe(words)}</button>'
 
 
-def _line(page: Page, row: RowLoss, scale: float) -> str:
+def _numbers(page: Page, run: Run, report: RowReport) -> dict[int, int]:
+    """The rows' numbers in the dataset as it is now: a run of a few more steps has its rows many times. Others are gone."""
+    try:
+        table = page.workspace.dataset(run.dataset)
+    except UserError:  # deleted, renamed or damaged: the Dataset tab says so
+        return {}
+    plain = [row.resolved(table.identity) for row in table.rows]
+    same = {row: number for number, row in reversed([*enumerate(plain, 1)])}
+    asked = {(row.question, row.history): number for number, row in reversed([*enumerate(plain, 1)])}
+    found = {each.index: same.get(each.row) or asked.get((each.row.question, each.row.history)) for each in report.rows}
+    return {index: number for index, number in found.items() if number is not None}
+
+
+def _line(page: Page, row: RowLoss, scale: float, number: int | None) -> str:
     t = page.t
     _, key, kind = _LEVELS[row.level]
     word = t("rows.word", word=row.word) if row.word else t("rows.end")
@@ -143,10 +159,10 @@ def _line(page: Page, row: RowLoss, scale: float) -> str:
     widths = {"before": row.before, "after": row.after}
     bars = "".join(f'<i class="{name}" style="width:{_share(loss, scale)}"></i>' for name, loss in widths.items())
     losses = f"{row.before:.2f} → {row.after:.2f}"
-    title = t("rows.show", row=row.index + 1)
+    title = t("rows.show", row=number) if number else t("rows.gone")
     return (
         f'<li class="{kind}"><button type="button" data-row="{row.index}" title="{safe(title)}">'
-        f'<span class="nr">{row.index + 1}</span><span class="qa"><b>{safe(row.row.question)}</b>'
+        f'<span class="nr">{number or "–"}</span><span class="qa"><b>{safe(row.row.question)}</b>'
         f"<small>{safe(row.row.output)}</small>{unsure}</span>"
         f'<span class="bars" aria-hidden="true">{bars}</span><span class="loss">{losses}</span>'
         f'<span class="level">{tag(t(key), kind)}{held}</span></button></li>'

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 
 import gradio as gr
 
+from core.moments import moment
 from core.run import Run
 from core.taken import PASS_SHARE
 from ui.page import Page
@@ -21,6 +21,7 @@ element.addEventListener('click', async event => {
   const id = button.dataset.run;
   const tell = {compare: 'onecard-compare', file: 'onecard-run-file'}[button.dataset.tell];
   if (tell) return document.dispatchEvent(new CustomEvent(tell, {detail: id ? {run: id} : {}}));
+  if ('undo' in button.dataset) return trigger('restore');
   if (!button.dataset.ask) return trigger('open', {id});
   if (await onecard.confirm(JSON.parse(button.dataset.ask)) !== null) trigger('remove', {id});
 });
@@ -50,7 +51,7 @@ STATUS = {
 
 
 class RunList(gr.HTML):
-    """Value: the html of `draw`. Events: open and remove, both with the run's `id`."""
+    """Value: the html of `draw`. Events: open and remove, both with the run's `id`; restore the one deleted last."""
 
     def __init__(self, value: str | None = None, **rest: object) -> None:
         super().__init__(value=value, js_on_load=_SCRIPT, apply_default_css=False, **rest)
@@ -63,10 +64,18 @@ class RunList(gr.HTML):
 def draw(page: Page, runs: Sequence[Run], selected: str | None) -> str:
     """The list as html, with `selected` marked."""
     words = safe(page.t("runs.open"))
+    gone = page.workspace.library.removed.last("run")
+    undone = deleted(page, gone.name, 'data-run="" data-undo') if gone is not None else ""
     brought = f'<button type="button" class="oc-do" data-run="" data-tell="file">{words}</button>'
     if not runs:
-        return note(page.t("runs.none")) + brought
-    return f'<ul class="oc-runs">{"".join(_line(page, run, run.id == selected) for run in runs)}</ul>{brought}'
+        return note(page.t("runs.none")) + undone + brought
+    return f'<ul class="oc-runs">{"".join(_line(page, run, run.id == selected) for run in runs)}</ul>{undone}{brought}'
+
+
+def deleted(page: Page, name: str, marks: str) -> str:
+    """What was deleted last, with a button of the attributes `marks` that brings it back."""
+    said, undo = safe(page.t("undo.deleted", title=name)), safe(page.t("undo.do"))
+    return f'<p class="oc-note oc-undo" role="status">{said}<button type="button" class="oc-do" {marks}>{undo}</button></p>'
 
 
 def status_tag(page: Page, run: Run) -> str:
@@ -87,7 +96,7 @@ def _line(page: Page, run: Run, selected: bool) -> str:
     if proof is not None:
         score = light_tag(page, proof.light)
     state = "" if run.status == "finished" and hits else status_tag(page, run)
-    when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
+    when = page.of(moment(run.created))
     actions = _action(run, "compare", "compare", page.t("runs.compare", title=run.title))
     if run.status != "running":
         actions += _action(run, "file", "download", page.t("runs.download", title=run.title))

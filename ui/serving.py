@@ -31,7 +31,7 @@ class ServingPanel(gr.HTML):
 
     def __init__(self, page: Page, **rest: object) -> None:
         self.shown_on, t = page, page.t  # gradio has a `page` of its own
-        words = {"failed": t("serving.failed"), "copied": t("outside.copied")}
+        words = {"failed": t("serving.failed")}
         super().__init__(
             value="",
             html_template='<section class="sv" hidden><div data-is="body"></div>'

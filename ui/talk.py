@@ -125,7 +125,7 @@ def meter(page: Page, reply: Reply | None) -> str:
     if reply is None:
         return _line(t("talk.loading" if _loads_first(page) else "talk.starting"))
     if reply.first_token_seconds is None:
-        return _line(t("talk.waiting" if reply.waiting else "talk.starting"))
+        return _line(t(_waits_for(page) if reply.waiting else "talk.starting"))
     words = {
         "first": f"{reply.first_token_seconds:.2f}",
         "speed": f"{reply.tokens_per_second:.1f}",
@@ -135,6 +135,11 @@ def meter(page: Page, reply: Reply | None) -> str:
     if reply.done and reply.finish in ("length", "cancelled"):
         line += " · " + t("talk.cut" if reply.finish == "length" else "talk.stopped")
     return _line(line)
+
+
+def _waits_for(page: Page) -> str:
+    """What the answer has to wait for: a step of the run, or whatever else asks the model now, such as a proof."""
+    return "talk.waiting" if page.workspace.active is not None else "talk.waiting.other"
 
 
 def _loads_first(page: Page) -> bool:

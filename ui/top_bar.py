@@ -26,6 +26,11 @@ _TEMPLATE = """
   <b class="oc-bar" data-is="transfer" role="progressbar" hidden><i></i></b>
   <span class="oc-space"></span>
   <span class="oc-memory" data-is="memory"><span></span><b role="img"><i></i></b></span>
+  <span class="oc-heard" data-is="heard" role="status"></span>
+  <button type="button" class="oc-chip oc-square oc-wide-only" data-link title="${link_title}"
+    aria-label="${link_title}">${link}</button>
+  <button type="button" class="oc-chip oc-square oc-wide-only" data-is="keys" title="${keys_title}" aria-label="${keys_title}"
+    aria-keyshortcuts="?">${keys}</button>
   <button type="button" class="oc-chip oc-square" data-is="diagnostics" title="${diagnostics}"
     aria-label="${diagnostics}">${pulse}</button>
   <a class="oc-chip" data-language="${other}" href="/${other}/" lang="${other}" title="${switch_title}">${switch_to}</a>
@@ -76,13 +81,17 @@ function show(state) {
   memory.lastElementChild.setAttribute('aria-label', state.memory_title);
   memory.lastElementChild.firstElementChild.style.width = state.share + '%';
   memory.classList.toggle('full', state.share >= 92);
+  const before = document.documentElement.dataset.state;
   document.documentElement.dataset.state = state.state;
+  // What was loading need not have been a run.
+  if (before && before !== state.state && !(before === 'loading' && state.state === 'idle')) part('heard').textContent = state.heard;
   if (key !== null && key !== state.key) {
     trigger('change');
     document.dispatchEvent(new CustomEvent('onecard-look'));
   } else if (score !== null && score !== state.score) trigger('input');
   key = state.key;
   score = state.score;
+  document.dispatchEvent(new CustomEvent('onecard-state', {detail: state}));
 }
 async function poll() {
   clearTimeout(timer);
@@ -109,6 +118,7 @@ part('pill').addEventListener('click', () => {
   trigger('select');
 });
 part('diagnostics').addEventListener('click', diagnose);
+part('keys').addEventListener('click', () => document.dispatchEvent(new CustomEvent('onecard-keys')));
 element.querySelector('[data-language]').addEventListener('click', event => onecard.switchLanguage(event));
 element.querySelector('[data-theme]').addEventListener('click', () => onecard.switchTheme());
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
@@ -132,20 +142,22 @@ class TopBar(gr.HTML):
             html_template=_TEMPLATE, js_on_load=_SCRIPT, apply_default_css=False, server_functions=[status],
             home=f"/{page.language}/", brand=t("app.name"), other=other, switch_to=t("app.switch"),
             switch_title=t("app.switch.title"), theme=icon("theme"), theme_title=t("app.theme"),
-            cut=t("top.cut"), reconnecting=t("top.reconnecting"), diagnostics=t("diagnostics.open"), pulse=icon("pulse"), **rest,
+            cut=t("top.cut"), reconnecting=t("top.reconnecting"), diagnostics=t("diagnostics.open"), pulse=icon("pulse"),
+            link=icon("link"), link_title=t("link.copy"), keys=icon("keys"), keys_title=t("keys.open"), **rest,
         )  # fmt: skip
 
 
 def _shown(page: Page) -> dict[str, object]:
     state, t = page.workspace.status(), page.t
     used, total = state.memory_used, state.memory_total
-    hits = next((run.hits for run in page.workspace.runs() if run.id == state.run_id), None)
+    known = page.workspace.runs()
+    hits = next((run.hits for run in known if run.id == state.run_id), None)
     amount = f"{used / 1e9:.1f} / {show_bytes(total)}"
     under_way, lost = _transfer(page), page.workspace.engine.lost is not None
     kind, seal, seal_title = _seal(page)
     return {
         "state": state.state,
-        "key": f"{state.state} {state.run_id} {state.model} {len(page.workspace.runs())} {page.workspace.library.revision}",
+        "key": f"{state.state} {state.run_id} {state.model} {len(known)} {page.workspace.library.revision}",
         "score": f"{hits} {page.workspace.proofs.revision}",
         "model": state.model.rstrip("/").rpartition("/")[2],
         "model_title": t("top.model", model=state.model, state=t(MODEL_STATES.get(state.model_state, "top.absent"))),
@@ -156,12 +168,17 @@ def _shown(page: Page) -> dict[str, object]:
         "pill": t("diagnostics.lost.pill") if lost else in_words(page, *under_way) if under_way else _pill(page, state),
         "transfer": round(100 * under_way[1].share) if under_way else None,
         "live": state.state != "idle" or under_way is not None,
+        "heard": t(_HEARD[state.state]) if state.state in _HEARD else "",
+        "run": state.run_id or "",
+        "learned": any(run.status in ("finished", "stopped") and run.adapter is not None for run in known),
+        "failed": bool(known) and known[0].status in ("failed", "interrupted"),
         "memory": f"{_short(state.device)} · {amount}",
         "memory_title": t(_MEMORY[page.workspace.engine.device.kind], device=state.device, amount=amount),
         "share": round(100 * min(1.0, used / total)) if total else 0,
     }
 
 
+_HEARD = {"training": "heard.training", "stopping": "heard.stopping", "idle": "heard.idle"}
 _SEALS = {
     "verified": ("ok", "✓", "top.seal.verified", "top.seal.verified.title"),
     "reloaded": ("warn", "!", "top.seal.reloaded", "top.seal.reloaded.title"),

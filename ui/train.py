@@ -12,10 +12,11 @@ from core.config import TrainConfig, fact_of
 from core.errors import BusyError, UserError
 from core.presets import Preset
 from core.workspace import Preview
-from ui import fields, findings, notify, offers, own_probes, runs, scatter
+from ui import cards, fields, findings, notify, offers, own_probes, runs, scatter
 from ui.command import Commands
 from ui.findings import FindingList
 from ui.follow import Follow
+from ui.form_state import FormState
 from ui.get_model import GetModel
 from ui.live import LOOK, Live
 from ui.loss_chart import LossChart
@@ -57,8 +58,9 @@ class TrainTab:
             with gr.Row(elem_classes="oc-head-row"):
                 heading(t("train.preset"))
                 self.commands = Commands(self.page)
-            cards = [(self._card_of(preset), preset.id) for preset in workspace.presets()]
-            self.preset = gr.Radio(cards, value=first.id, label=t("train.preset"), show_label=False, elem_id="preset")
+            presets = [(self._card_of(preset), preset.id) for preset in workspace.presets()]
+            self.preset = gr.Radio(presets, value=first.id, label=t("train.preset"), show_label=False, elem_id="preset")
+            self.memory = FormState(self.page)
             with gr.Row():
                 self.dataset = gr.Dropdown([], label=t("train.dataset"), elem_id="train-dataset", min_width=80)
                 self.model = gr.Dropdown(
@@ -68,6 +70,7 @@ class TrainTab:
             self.form = fields.build_form(self.page.language, first.config)
             with gr.Column(elem_classes="oc-go"):
                 self.preview = FindingList(elem_id="preview")
+                self.cards = cards.build(self.page)
                 self.button = gr.Button(t("train.start"), variant="primary", elem_id="start")
         self.commands.build()
 
@@ -126,13 +129,9 @@ class TrainTab:
         look = {"fn": shown(self.on_preview), "inputs": [self.dataset, *self.settings], "outputs": [self.preview],
                 "trigger_mode": "always_last", **quiet}  # fmt: skip
         progress = {"outputs": self.progress, **quiet}
-        loaded = dict.fromkeys([self.dataset, self.model, *self.form.all, *self.progress])
-        demo.load(shown(self.on_load), None, list(loaded), **quiet)
-        mixing = [self.form.components[name] for name in ("mix", "dataset_repeat")]
-        # By default a click is dropped while the one before it is under way: the form would be that of another preset.
-        self.preset.input(
-            shown(self.on_preset), [self.preset, *mixing], self.form.all, trigger_mode="always_last", **quiet
-        )
+        loaded = dict.fromkeys([self.dataset, self.model, self.preset, *self.form.all, *self.progress])
+        demo.load(shown(self.on_load), [self.memory.told], list(loaded), js=self.memory.reading, **quiet)
+        self.memory.wire(self)
         chosen = [self.model, self.preset, *self.form.all]
         self.model.input(shown(self.on_typed_model), [self.model], [*chosen, *self.get.outputs], **quiet)
         self.arrived = self.get.wire(demo, self.on_model, chosen)
@@ -143,9 +142,9 @@ class TrainTab:
         source = self.form.components["adapters"]
         source.input(shown(self.on_source), [source], self.form.all, **quiet)
         begun = self.button.click(self.on_begun, [self.role], [self.button], **quiet)
-        self._look(begun.then(shown(self.on_press), [self.role, self.dataset, *self.settings], **progress))
+        self._look(begun.then(shown(self.on_press), [self.role, self.dataset, self.cards, *self.settings], **progress))
         resumed = self.resume.click(self.on_resuming, [self.resume], [self.resume], **quiet)
-        self._look(resumed.then(shown(self.on_resume), [self.selected], **progress))
+        self._look(resumed.then(shown(self.on_resume), [self.selected, self.cards], **progress))
         self.proof.wire()
         own_probes.wire(self.page, self.own)
         self.points.choose(shown(self.on_choose), None, **progress)
@@ -153,6 +152,7 @@ class TrainTab:
         self.rows.more(shown(self.on_further), None, **progress)
         self.runs.open(shown(self.on_open), None, **progress)
         self.runs.remove(shown(self.on_remove), [self.selected], **progress)
+        self.runs.restore(shown(self.on_restore), None, **progress)
         brought.brought(shown(self.on_brought), None, **progress)
 
     def _look(self, pressed: gr.events.Dependency) -> None:
@@ -170,20 +170,24 @@ class TrainTab:
 
     # Settings
 
-    def on_load(self) -> Shown:
-        """The page was opened: offer what there is, show the run in progress or the newest one."""
+    def on_load(self, told: str = "") -> Shown:
+        """The page was opened: offer what there is, show the run in progress or the newest one.
+
+        `told`: the form as this browser tab kept it; a run in progress comes before it.
+        """
         workspace = self.page.workspace
         names, model = workspace.datasets(), workspace.status().model
         models = list(dict.fromkeys([model, *workspace.models()]))
         newest = workspace.active or next(iter(workspace.runs()), None)
         table = newest.dataset if newest and newest.dataset in names else next(iter(names), None)
-        filled = fields.show(workspace.active.config) if workspace.active else [gr.skip() for _ in self.form.all]
+        active = workspace.active
+        filled = dict(zip(self.form.all, fields.show(active.config), strict=True)) if active else {}
         return {
             self.dataset: gr.update(choices=names, value=table),
             self.model: gr.update(choices=models, value=model),
-            **dict(zip(self.form.all, filled, strict=True)),
             **self._show(newest.id if newest else None),
-            **offers.pickers(self.page, self.form, workspace.active.config if workspace.active else None),
+            **offers.pickers(self.page, self.form, active.config if active else None),
+            **(filled or self.memory.restored(self, told, names, model)),
         }
 
     def on_visit(self, dataset: str | None) -> Shown:
@@ -301,14 +305,15 @@ class TrainTab:
 
     # The run
 
-    def on_press(self, role: str, dataset: str | None, *settings: object) -> Shown:
+    def on_press(self, role: str, dataset: str | None, cards: int, *settings: object) -> Shown:
         """The one button: start a run of the form, or stop the one in progress after its step."""
         if role == "stop":
             self.page.workspace.stop()
             return self._show_button()
         workspace = self.page.workspace
+        workspace.library.removed.forget()  # its disk may be what the run needs
         try:
-            return self._show(workspace.start(dataset or "", self._config(*settings)).id)
+            return self._show(workspace.start(dataset or "", self._config(*settings), cards=cards).id)
         except BusyError as error:
             # Started on another page meanwhile: say so, and show that run instead of the old one.
             notify.warn(error.of(self.page.language))
@@ -328,10 +333,10 @@ class TrainTab:
         """The toast says why; the buttons are as they were."""
         return {**self._show_button(), **self._show_resume(selected)}
 
-    def on_resume(self, selected: str | None) -> Shown:
+    def on_resume(self, selected: str | None, cards: int = 0) -> Shown:
         """Go on with the run that is shown."""
         try:
-            return self._show(self.page.workspace.resume(selected or "").id)
+            return self._show(self.page.workspace.resume(selected or "", cards).id)
         except BusyError as error:
             notify.warn(error.of(self.page.language))
             return self.on_active()
@@ -358,10 +363,16 @@ class TrainTab:
         return self._show(run.id)
 
     def on_remove(self, selected: str | None, event: gr.EventData) -> Shown:
-        """Delete a run of the list for good; the browser has asked."""
+        """Delete a run of the list; the browser has asked."""
         self.page.workspace.delete_run(str(event.id))
         left = [run.id for run in self.page.workspace.runs()]
         return self._show(selected if selected in left else next(iter(left), None))
+
+    def on_restore(self) -> Shown:
+        """Bring the run back that was deleted last, and show it."""
+        back = self.page.workspace.library.removed.bring_back("run")
+        notify.say(self.page.t("undo.back", name=back.name))
+        return self._show(back.folder.name)
 
     def on_active(self) -> Shown:
         """Show the run in progress."""

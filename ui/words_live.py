@@ -21,6 +21,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "At {time} the base was found to answer otherwise than when it was loaded. It is loaded anew once the run ends; do "
         "not trust its answers until then.",
     ),
+    "talk.waiting.other": ("模型正在做别的题，马上轮到…", "the model is answering other questions, a moment…"),
     "live.acquired": (
         "第 {step} 步学会了新身份（{hits} / {total} 题命中）",
         "identity acquired at step {step} ({hits} of {total} hit)",
@@ -41,12 +42,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "live.drift": ("别的回答偏移 {drift}：{where}", "drift of other answers {drift}: {where}"),
     "live.cost": (
-        "训练中提问 {count} 次，共 {seconds} 秒，占用时的 {share} %",
-        "asked {count} times between steps in {seconds} s, {share} % of the time",
+        "训练中提问 {count} 次，共 {seconds} 秒，占用时的 {share}%",
+        "asked {count} times between steps in {seconds} s, {share}% of the time",
     ),
     "live.spaced": (
-        "提问占用时不超过 {share} %，有 {count} 次没有问",
-        "left out {count} times to keep asking within {share} % of the time",
+        "提问占用时不超过 {share}%，有 {count} 次没有问",
+        "left out {count} times to keep asking within {share}% of the time",
     ),
     "live.unkept": ("第 {step} 步的适配器没能保留：{reason}", "the adapter of step {step} could not be kept: {reason}"),
     "scatter.title": ("学会与跑偏", "Taken against drift"),

@@ -24,6 +24,7 @@ _DIALOGS = {
     "export": ("train", "[data-act=export]:visible"),
     "library": ("chat", "#chat-library"),
     "diagnostics": ("data", "[data-is=diagnostics]"),
+    "keys": ("data", "[data-is=keys]"),
 }
 # Gradio's own placeholder of an empty conversation is a landmark of its own; nothing worse than moderate.
 _FAILING = ("serious", "critical")

@@ -53,9 +53,11 @@ def test_rows_are_paged_and_followed_and_a_mend_is_seen_first_and_undone(
     page.wait_for_selector(".dr-dialog[open] .dr-rows li")
     assert "1–25，共 80 行" in page.inner_text(".dr-pages")
     for _ in range(3):
-        before = page.inner_text("[data-is=place]")
+        before = page.inner_text(".dr-pages [data-is=place]")
         page.click(".dr-dialog [data-act=on]")
-        page.wait_for_function("was => document.querySelector('[data-is=place]').textContent !== was", arg=before)
+        page.wait_for_function(
+            'was => document.querySelector(".dr-pages [data-is=place]").textContent !== was', arg=before
+        )
     assert page.locator(".dr-rows li").count() == 5 and page.locator(".dr-dialog [data-act=on]").is_disabled()
     page.locator(".dr-rows button").last.click()
     page.wait_for_selector(".dr-dialog", state="hidden")

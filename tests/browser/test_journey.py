@@ -31,9 +31,10 @@ pytestmark = pytest.mark.browser
 class App:
     """A running OneCard and its home."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, port: int = 0) -> None:
         with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
             self.port = listener.getsockname()[1]
         self.home, self.url = home, f"http://127.0.0.1:{self.port}"
         self.log = (home.parent / "app.log").open("w+")

@@ -124,15 +124,20 @@ def test_a_zip_is_imported_talked_to_renamed_and_deleted(page: Page, app: App, a
     assert app.workspace.library.get("温和-客服").note == "售后用"
     page.click("#library [data-act=close]")
     page.wait_for_function("document.querySelector('#pick-b input').value.startsWith('温和-客服')")
-    # Deleted, after being asked, it is gone from disk and from the picker.
+    # Deleted, after being asked, it can be brought back; then it is gone from the picker, and at last from disk.
     open_library(page, "compare")
-    page.click("#library li[data-id=客服] summary")
-    page.click("#library li[data-id=客服] [data-act=remove]")
-    wait_text(page, ".oc-dialog", "删除导入的适配器“温和-客服”")
-    page.click(".oc-dialog button[value=yes]")
-    wait_text(page, "#library [data-is=said]", "已删除“温和-客服”")
+    for again in (True, False):
+        page.click("#library li[data-id=客服] summary")
+        page.click("#library li[data-id=客服] [data-act=remove]")
+        wait_text(page, ".oc-dialog", "删除导入的适配器“温和-客服”")
+        page.click(".oc-dialog button[value=yes]")
+        wait_text(page, "#library .oc-undo", "已删除“温和-客服”")
+        if again:
+            page.click("#library [data-act=restore]")
+            wait_text(page, "#library [data-is=said]", "“温和-客服”恢复了")
     page.keyboard.press("Escape")
     page.wait_for_function("document.querySelector('#pick-b input').value.startsWith('pocket')")
+    app.workspace.library.removed.forget()
     assert list(app.workspace.library.folder.iterdir()) == [] and app.workspace.engine.attached == ()
 
 

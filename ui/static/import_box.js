@@ -24,12 +24,12 @@ const open = what => {
   if (what === 'text') part('pasted').focus();
 };
 
-const way = (words, share = null) => {
+const way = (words, share = null, bytes = 0) => {
   const line = part('way');
   line.hidden = !words;
   box.classList.toggle('is-busy', Boolean(words));
   if (!words) return;
-  line.querySelector('span').textContent = words;
+  line.querySelector('span').textContent = words + (share === null ? '' : onecard.pace(line.querySelector('b'), share, bytes));
   line.querySelector('b').hidden = share === null;
   line.querySelector('i').style.width = `${(share ?? 0) * 100}%`;
 };
@@ -114,12 +114,12 @@ async function send(files) {
   let done = 0;
   part('found').replaceChildren();
   open('found');
-  way(text.sending, 0);
+  way(text.sending, 0, total);
   const tokens = [];
   try {
     for (const [file, name] of files) {
       tokens.push(token());
-      await sendOne(tokens.at(-1), file, name, own, size => way(text.sending, (done += size) / total));
+      await sendOne(tokens.at(-1), file, name, own, size => way(text.sending, (done += size) / total, total));
     }
     way(text.reading);
     trigger('read', {files: tokens});

@@ -51,11 +51,11 @@ const grow = () => box.querySelectorAll('textarea').forEach(area => {
 
 // ---- a zip on its way
 
-const progress = (words, share) => {
+const progress = (words, share, bytes) => {
   part('transfer').hidden = words === null;
   if (words === null) return;
-  part('transfer').querySelector('span').textContent = words;
   const bar = part('transfer').querySelector('b');
+  part('transfer').querySelector('span').textContent = words + onecard.pace(bar, share, bytes);
   bar.setAttribute('aria-label', words);
   bar.setAttribute('aria-valuenow', Math.round(share * 100));
   bar.firstElementChild.style.width = `${share * 100}%`;
@@ -66,7 +66,7 @@ async function send(file) {
   const megabytes = bytes => (bytes / 1e6).toFixed(1);
   say('');
   const answer = await onecard.upload(`/import/adapter/${onecard.token()}?language=${text.language}`, file, own, (at, last) =>
-    progress(last && at ? text.checking : `${text.uploading} ${megabytes(at)} / ${megabytes(file.size)} MB`, at / (file.size || 1)));
+    progress(last && at ? text.checking : `${text.uploading} ${megabytes(at)} / ${megabytes(file.size)} MB`, at / (file.size || 1), file.size));
   if (answer.failed) say(text.failed, 'bad');
   if (answer.error && !answer.id) say(answer.error, 'bad');
   if (answer.id) trigger('brought', {id: answer.id});
@@ -83,7 +83,7 @@ async function follow() {
     for (;;) {
       const state = await server.pulling({});
       if (!state.active) break;
-      progress(state.words, state.share);
+      progress(state.words, state.share, state.bytes);
       await new Promise(done => setTimeout(done, 500));
     }
     if (element.isConnected) trigger('pulled');
@@ -96,7 +96,7 @@ async function follow() {
 
 const acts = {
   close: () => box.close(),
-  cancel: () => sending?.abort(),
+  cancel: () => { sending?.abort(); if (pulling) server.halt({}); },
   bring: () => {
     const field = part('folder');
     if (!field.value.trim()) return field.focus();
@@ -117,6 +117,7 @@ const acts = {
     const name = await onecard.prompt({title: text.rename, ok: text.ok, cancel: text.cancel}, button.dataset.name);
     if (name && name.trim() && name !== button.dataset.name) trigger('rename', {id, name});
   },
+  restore: () => trigger('restore'),
   remove: async button => {
     const id = itemOf(button).dataset.id;
     if (await onecard.confirm(JSON.parse(button.dataset.ask)) !== null) trigger('remove', {id});

@@ -112,7 +112,8 @@ const work = on => {
 
 const progress = way => {
   if (!working) return;
-  const bar = part('way').querySelector('b'), words = act('stop').disabled ? text.stopping : way.what;
+  const bar = part('way').querySelector('b');
+  const words = act('stop').disabled ? text.stopping : way.what + onecard.pace(bar, way.share);
   part('way').querySelector('span').textContent = words;
   bar.setAttribute('aria-label', words);
   bar.setAttribute('aria-valuemin', 0);

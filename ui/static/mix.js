@@ -42,8 +42,9 @@ async function ask() {
     try {
       const now = await server.progress({});
       if (!now.active) return trigger('look', {});
-      busy.querySelector('span').textContent = now.words;
-      busy.querySelector('.oc-bar i').style.width = `${Math.round(100 * now.share)}%`;
+      const bar = busy.querySelector('.oc-bar');
+      busy.querySelector('span').textContent = now.words + onecard.pace(bar, now.share, now.bytes);
+      bar.querySelector('i').style.width = `${Math.round(100 * now.share)}%`;
     } catch (error) { pause = 3000; }
   }
   timer = setTimeout(ask, pause);

@@ -5,8 +5,8 @@ window.onecard = (() => {
   const THEME = 'onecard_theme';
   const english = document.documentElement.lang === 'en';
   const words = english
-    ? { send: 'Send', stop: 'Stop', undo: 'Undo', close: 'Close' }
-    : { send: '发送', stop: '停止', undo: '撤销', close: '关闭' };
+    ? { send: 'Send', stop: 'Stop', talk: 'Conversation', copy: 'Copy message' }
+    : { send: '发送', stop: '停止', talk: '对话内容', copy: '复制这条消息' };
 
   // Storage may be blocked by the browser; the page works without it.
   const recall = key => { try { return localStorage.getItem(key); } catch { return null; } };
@@ -47,7 +47,9 @@ window.onecard = (() => {
     const button = event.target.closest?.('button[role=tab]');
     const name = button?.id.match(/^tab-(\w+)-button$/)?.[1];
     // Whole, since the page has a base address, without what is asked for after the question mark.
-    if (name) history.replaceState(null, '', `${location.pathname}${location.search}#${name}`);
+    if (!name) return;
+    history.replaceState(null, '', `${location.pathname}${location.search}#${name}`);
+    document.dispatchEvent(new CustomEvent('onecard-tab', {detail: name}));
   };
   // Gradio draws the tabs before they listen, and then opens its own first choice: ask until it holds.
   const openNotedTab = () => {
@@ -138,6 +140,17 @@ window.onecard = (() => {
     });
     name('.oc-ask button.submit-button', words.send);
     name('.oc-ask button.stop-button', words.stop);
+    // Gradio has these words in few languages.
+    if (!english) document.querySelectorAll('.message-buttons [aria-label="Copy message"]').forEach(button => {
+      button.setAttribute('aria-label', words.copy);
+      button.title = words.copy;
+    });
+    // An answer is read out once it is whole, not word by word.
+    for (const log of document.querySelectorAll('.oc-chat [role=log]')) {
+      const busy = String(Boolean(log.closest('.tabitem')?.querySelector('.oc-ask button.stop-button')));
+      if (log.getAttribute('aria-busy') !== busy) log.setAttribute('aria-busy', busy);
+      if (log.ariaLabel !== words.talk) log.ariaLabel = words.talk;
+    }
   };
 
   // ---- a column of Compare shows its settings
@@ -193,5 +206,5 @@ window.onecard = (() => {
   document.addEventListener('copy', copy);
   if (document.body) start(); else document.addEventListener('DOMContentLoaded', start);
 
-  return { confirm, prompt, openTab, switchTheme, switchLanguage, unfold, upload, token };
+  return { confirm, prompt, openTab, switchTheme, switchLanguage, unfold, upload, token, recall, remember };
 })();

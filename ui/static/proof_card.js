@@ -46,8 +46,8 @@ const progress = way => {
   part('way').hidden = !way;
   if (!way) return;
   if (there) act('cancel').disabled = false;
-  if (!act('cancel').disabled) part('what').textContent = way.what;
-  const bar = part('way').querySelector('b');
+  const bar = part('way').querySelector('b'), pace = onecard.pace(bar, way.share);
+  if (!act('cancel').disabled) part('what').textContent = way.what + pace;
   bar.setAttribute('aria-label', way.what);
   bar.setAttribute('aria-valuenow', Math.round(100 * way.share));
   bar.firstElementChild.style.width = `${100 * way.share}%`;

@@ -361,6 +361,7 @@ function showTotals() {
   undoButton.disabled = !past.length;
   redoButton.disabled = !future.length;
   const hits = query ? lines.filter((line) => !line.hidden).length : lines.length;
+  root.classList.toggle("is-waiting", text.waiting && !dataset);
   empty.hidden = hits > 0;
   empty.children[0].textContent = lines.length ? text.nothing_found : text.empty;
   empty.children[1].textContent = lines.length ? text.nothing_found_hint : text.empty_hint;

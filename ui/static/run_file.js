@@ -32,12 +32,12 @@ const pack = async run => {
   say('said', found.said);
 };
 
-const progress = (words, share) => {
+const progress = (words, share, bytes) => {
   part('way').hidden = words === null;
   part('choose').hidden = words !== null;
   if (words === null) return;
-  part('way').querySelector('span').textContent = words;
   const bar = part('way').querySelector('b');
+  part('way').querySelector('span').textContent = words + onecard.pace(bar, share, bytes);
   bar.setAttribute('aria-label', words);
   bar.setAttribute('aria-valuenow', Math.round(share * 100));
   bar.firstElementChild.style.width = `${share * 100}%`;
@@ -48,7 +48,7 @@ const send = async file => {
   const megabytes = bytes => (bytes / 1e6).toFixed(1);
   say('problem', '');
   const found = await onecard.upload(`/import/run/${onecard.token()}?language=${text.language}`, file, own, (at, last) =>
-    progress(last ? text.checking : `${text.uploading} ${megabytes(at)} / ${megabytes(file.size)} MB`, at / (file.size || 1)));
+    progress(last ? text.checking : `${text.uploading} ${megabytes(at)} / ${megabytes(file.size)} MB`, at / (file.size || 1), file.size));
   if (sending === own) { sending = null; progress(null); }
   if (found.id) {
     box.close();

@@ -1,0 +1,158 @@
+"""Where a comparison is: the address has its columns and question, the browser tab keeps what was said.
+
+A link opens its columns with the question ready to be asked; a reload of the same tab brings the answers back, too.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from core import comparison_link
+from core.comparison import MOST_COLUMNS
+from core.comparison_link import Link, LinkedColumn
+from ui import compare_columns, kept, notify, talk
+from ui.compare_columns import PROMPTED, Side
+from ui.page import Page
+from ui.talk import BASE, Turn
+
+if TYPE_CHECKING:
+    from ui.compare import CompareTab
+
+Shown = dict[object, object]
+_KEPT = "compare"
+_LOAD = f"() => [JSON.stringify([location.search, onecard.kept('{_KEPT}')])]"
+_NOT_BLIND = "!all[2]"
+# The value is not the address while another tab is open: that one's is.
+_SCRIPT = f"""
+const names = {list(comparison_link.NAMES)!r};
+let told = '';
+const write = () => {{
+  if (props.value || told) onecard.note(names, location.hash === '#compare' ? props.value : '');
+  told ||= props.value;
+}};
+watch('value', write);
+document.addEventListener('onecard-tab', () => {{ if (element.isConnected) write(); }});
+document.addEventListener('onecard-columns', event => {{
+  if (element.isConnected) trigger('open', {{query: event.detail.query}});
+}});
+"""
+
+
+class Address(gr.HTML):
+    """Value: the comparison as a query. Event: open, with the `query` of another one."""
+
+    def __init__(self, **rest: object) -> None:
+        super().__init__(value="", html_template="", js_on_load=_SCRIPT, apply_default_css=False, **rest)
+
+    def api_info(self) -> dict[str, object]:
+        """The value is a query."""
+        return {"type": "string"}
+
+
+class Place:
+    """What opens a comparison, and keeps it. Stands outside of the tabs, as those are drawn only when they are opened."""
+
+    def __init__(self, page: Page, tab: CompareTab) -> None:
+        self.page, self.tab = page, tab
+        self.address, self.told = Address(elem_id="compare-address"), gr.Textbox(visible=False)
+        self.shown = gr.State(0)  # of what was opened: its change comes when all of that is on the page
+
+    @property
+    def _opened(self) -> list[gr.components.Component]:
+        tab = self.tab
+        parts = [part for side in tab.sides for part in (side.box, *side.settled, *side.answers)]
+        return [*parts, tab.count, tab.add, tab.chosen, tab.system, tab.question, *tab.sampling, self.shown]
+
+    def wire(self, demo: gr.Blocks) -> None:
+        """Open what the address or the tab has, and follow what becomes of it."""
+        tab, shown = self.tab, self.page.shown
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        demo.load(shown(self.on_load), [self.told], self._opened, js=_LOAD, **quiet)
+        self.address.open(shown(self.on_open), None, self._opened, **quiet)
+        settled = [part for side in tab.sides for part in side.settled]
+        # What a handler sets tells of itself by `change`; the pickers but B's are only set by what is told otherwise.
+        moved = [self.shown.change, tab.count.change, tab.pick_b.change, *(side.pick.input for side in tab.sides)]
+        moved += [part.change for side in tab.sides for part in (side.strength, side.own, side.prompt)]
+        inputs = [tab.count, tab.blind, tab.question, tab.sides[0].chat, *settled]
+        # One after the other: of two, the slower would put an older address over the newer.
+        alone = {"trigger_mode": "always_last", "concurrency_limit": 1, "concurrency_id": "compare-address"}
+        gr.on(moved, shown(self.on_moved), inputs, [self.address], **alone, **quiet)
+        tab.asking.then(shown(self.on_moved), inputs, [self.address], **alone, **quiet)
+        chats = [side.chat for side in tab.sides]
+        changes = [tab.system.change, *(part.change for part in (self.address, *tab.sampling, *chats))]
+        kept.keep(_KEPT, changes, [self.address, tab.system, tab.blind, *tab.sampling, *chats], _NOT_BLIND)
+
+    def on_load(self, told: str = "") -> Shown:
+        """The page was opened: what its address says, what the tab kept, or else base beside newest adapter."""
+        query, before = (kept.values(told, 2) or ["", ""])[:2]
+        mine = kept.values(before, 3 + len(self.tab.sampling) + MOST_COLUMNS)
+        asked, last = comparison_link.read(kept.text(query)), comparison_link.read(kept.text(mine[0])) if mine else None
+        wanted = asked if asked is not None and asked.columns else last
+        if wanted is None or not wanted.columns:
+            return {**self.tab.fresh(), self.tab.question: asked.question if asked else ""}
+        if mine is None or wanted != last:
+            return self.show(wanted)
+        histories = [kept.turns(value) for value in mine[3 + len(self.tab.sampling) :]]
+        sampling = mine[3 : 3 + len(self.tab.sampling)]
+        return {**self.show(wanted, histories), self.tab.system: kept.text(mine[1]), **self._sampling(sampling)}
+
+    def on_open(self, event: gr.EventData) -> Shown:
+        """Another part of the page asks for a comparison."""
+        wanted = comparison_link.read(str(event.query))
+        return self.show(wanted) if wanted is not None else {}
+
+    def on_moved(self, count: int, blind: bool, typed: str, said: list[Turn], *settled: object) -> object:
+        """Columns or question changed: so does the address. A blind round has none: it would tell who is who."""
+        if blind:
+            return gr.skip()
+        columns = []
+        for i in range(int(count)):
+            pick, strength, own, prompt = settled[4 * i : 4 * i + 4]
+            adapter = "" if pick in (BASE, PROMPTED, None) else str(pick)
+            given = 1.0 if strength is None else float(str(strength))
+            columns.append(LinkedColumn(adapter, given if adapter else 1.0, str(prompt or "") if own else None))
+        asked = [talk.text_of(turn) for turn in said or [] if turn.get("role") == "user"]
+        question = asked[-1] if asked else typed or ""
+        return comparison_link.write(columns, question) if question or any(columns) else ""
+
+    def show(self, wanted: Link, histories: list[list[Turn]] | None = None) -> Shown:
+        """The columns of a link, with what they said. An adapter that is not here any more is the base, and that is told."""
+        tab, offered = self.tab, compare_columns.choices(self.page)
+        known = {value for _, value in offered}
+        gone = sum(bool(column.adapter) and column.adapter not in known for column in wanted.columns)
+        if gone:
+            notify.warn(self.page.t("link.gone", count=gone))
+        columns = [*wanted.columns, LinkedColumn()][: max(2, len(wanted.columns))]
+        shown: Shown = {
+            tab.count: len(columns),
+            tab.add: gr.update(interactive=len(columns) < MOST_COLUMNS),
+            tab.question: "" if histories and histories[0] else wanted.question,
+            self.shown: time.monotonic_ns(),
+        }
+        picks = []
+        for side in tab.sides:
+            column = columns[side.index] if side.index < len(columns) else LinkedColumn()
+            picks.append(self._settle(shown, side, column if column.adapter in known else LinkedColumn(), offered))
+            shown |= {side.box: gr.update(visible=side.index < len(columns)), **side.clear()}
+            if histories and side.index < len(columns):
+                shown[side.chat] = histories[side.index]
+        # Whoever had the newest one in B sees the next one there as well.
+        shown[tab.chosen] = picks[1] != talk.newest(self.page)
+        return {**shown, tab.system: talk.system_of(self.page, *picks[1:2], *picks[:1], *picks[2:])}
+
+    def _settle(self, shown: Shown, side: Side, column: LinkedColumn, offered: object) -> str:
+        own = column.prompt is not None
+        pick = column.adapter or (PROMPTED if own else BASE)
+        shown |= side.settle(pick, column.strength, own, column.prompt or "", offered)
+        return pick
+
+    def _sampling(self, values: list[object]) -> Shown:
+        """How tokens were chosen; a value out of its slider's range stays as it is."""
+        shown: Shown = {}
+        for field, value in zip(self.tab.sampling, values, strict=True):
+            low, high = getattr(field, "minimum", None), getattr(field, "maximum", None)
+            shown[field] = kept.number(value, low or 0, 2**31 if high is None else high, float(field.value or 0))
+        return shown
