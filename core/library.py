@@ -18,6 +18,7 @@ from typing import Literal
 from core import adapters, anatomy, checkpoints, intake, models, probed, storage
 from core.anatomy import Anatomy
 from core.attached import Attached
+from core.dataset import Identity
 from core.errors import BusyError, ModelError
 from core.intake import Told
 from core.moments import moment
@@ -104,6 +105,23 @@ class Library:
         if found is None:
             raise ModelError(Text(zh=f"没有名为“{asked[:100]}”的适配器。", en=f"There is no adapter “{asked[:100]}”."))
         return found
+
+    def identity_words(self, asked: str, base: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(words of the new identity, words of the base's own) by which an adapter's answers are judged.
+
+        `base`: the model that an adapter without a run of ours is on.
+        """
+        choice = self.get(asked)
+        if choice.run is None:
+            new, old = choice.words
+        else:
+            config = choice.run.config
+            new, old = Identity.parse(config.model_name, config.model_author).words, ()
+        try:
+            old = old or models.old_words(models.inspect(choice.run.config.model if choice.run else base))
+        except ModelError:
+            old = ()
+        return new, tuple(word for word in old if word not in new)
 
     def misfit(self, choice: AdapterChoice, base: Path) -> Text | None:
         """Why an adapter cannot be used on the base model in folder `base`; None if it can."""

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,18 @@ Progress = Callable[[str, int, int], None]
 
 class Stopped(Exception):
     """Whoever asked for it does not want it any more."""
+
+
+def until(stop: threading.Event, progress: Progress | None = None) -> Progress:
+    """`progress` that ends what it is told of, by raising Stopped, once `stop` is set."""
+
+    def told(what: str, done: int, total: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        if progress is not None:
+            progress(what, done, total)
+
+    return told
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def train(
     with engine.held(run.id):
         try:
             with ranks.everywhere(Load(config)) as free:
-                told = _until(stop, progress)
+                told = models.until(stop, progress)
                 engine.load(config.model, config.quant_method, config.torch_dtype, told, holder=run.id)
         except models.Stopped:  # gigabytes may have been left to read, and there is nothing to save yet
             run.append("stopped", step=checkpoints.newest_step(run), adapter="adapter" if run.adapter else None)
@@ -70,18 +70,6 @@ def train(
         except BaseException:
             engine.detach(run.id)
             raise
-
-
-def _until(stop: threading.Event, progress: Progress | None) -> Progress:
-    """`progress` that ends the loading, by raising Stopped, once `stop` is set."""
-
-    def told(what: str, done: int, total: int) -> None:
-        if stop.is_set():
-            raise models.Stopped
-        if progress is not None:
-            progress(what, done, total)
-
-    return told
 
 
 def _examples(engine: Engine, run: Run) -> Examples:

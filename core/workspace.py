@@ -359,17 +359,7 @@ class Workspace:
 
     def identity_words(self, asked: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(words of the new identity, words of the base's own) by which an adapter's answers are judged."""
-        choice = self.library.get(asked)
-        if choice.run is None:
-            new, old = choice.words
-        else:
-            config = choice.run.config
-            new, old = Identity.parse(config.model_name, config.model_author).words, ()
-        try:
-            old = old or models.old_words(models.inspect(choice.run.config.model if choice.run else self.model))
-        except ModelError:
-            old = ()
-        return new, tuple(word for word in old if word not in new)
+        return self.library.identity_words(asked, self.model)
 
     def answer(
         self,
@@ -379,12 +369,17 @@ class Workspace:
     ) -> Iterator[list[Reply]]:
         """Answer all columns in one batched decode, loading the model and attaching adapters as needed.
 
-        A column's adapter may be said by id or by name.
+        A column's adapter may be said by id or by name. `stop` ends the loading, too: all are cancelled then.
         """
         wanted = list(dict.fromkeys(column.adapter for column in columns if column.adapter is not None))
-        with self.hold(wanted) as ids:
-            meant = [replace(column, adapter=ids[column.adapter]) if column.adapter else column for column in columns]
-            yield from stream(self.engine, meant, sampling, stop)
+        try:
+            with self.hold(wanted, stop) as ids:
+                meant = [
+                    replace(column, adapter=ids[column.adapter]) if column.adapter else column for column in columns
+                ]
+                yield from stream(self.engine, meant, sampling, stop)
+        except models.Stopped:
+            yield [Reply(done=True, finish="cancelled") for _ in columns]
 
     def prepare(self, wanted: Sequence[str] = ()) -> None:
         """Load the model and attach adapters, as an answer of these does first."""
@@ -392,27 +387,29 @@ class Workspace:
             pass
 
     @contextlib.contextmanager
-    def hold(self, wanted: Sequence[str]) -> Iterator[dict[str, str]]:
+    def hold(self, wanted: Sequence[str], stop: threading.Event | None = None) -> Iterator[dict[str, str]]:
         """While the block runs the base is loaded, and the adapters of these ids or names are attached and stay so.
 
-        Gives the id of each, by which the engine knows it. Raises ModelError for one that is not there or does not fit.
+        Gives the id of each, by which the engine knows it. Raises ModelError for one that is not there or does not fit,
+        models.Stopped if `stop` was set while the base was read.
         """
         chosen = {asked: self.library.get(asked) for asked in wanted}
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.lending.using())
             with device_errors():
-                self._load_base(list(chosen.values()))
+                self._load_base(list(chosen.values()), stop or threading.Event())
                 ready = {choice.id: self._folder_of(choice) for choice in chosen.values()}
                 stack.enter_context(self.attached.held(ready))
             yield {asked: choice.id for asked, choice in chosen.items()}
 
-    def _load_base(self, chosen: Sequence[AdapterChoice]) -> None:
+    def _load_base(self, chosen: Sequence[AdapterChoice], stop: threading.Event) -> None:
         active = self._job.here
         if active is None or self.engine.state != "ready":
             # While a run trains here, its base is the one that answers; before that, whatever is chosen is loaded.
             config = active.config if active is not None else self._answering_config(chosen)
             try:
-                self.engine.load(config.model, config.quant_method, config.torch_dtype, self._show_loading)
+                told = models.until(stop, self._show_loading)
+                self.engine.load(config.model, config.quant_method, config.torch_dtype, told)
             finally:
                 self._loading = None
 

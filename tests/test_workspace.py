@@ -167,6 +167,20 @@ def test_base_and_tuned_answer_together_and_the_run_can_be_deleted(
         list(workspace.answer(columns, Sampling(max_new_tokens=4)))
 
 
+def test_an_answer_that_is_stopped_while_the_base_is_read_leaves_nothing_loaded_and_the_next_one_loads_it(
+    workspace: Workspace, tiny_config: TrainConfig
+) -> None:
+    workspace.select_model(tiny_config.model)
+    columns, stop = [Column((Message("user", "hi"),))] * 2, threading.Event()
+    stop.set()
+    told = list(workspace.answer(columns, Sampling(max_new_tokens=3), stop))
+    assert [[(one.done, one.finish, one.text) for one in replies] for replies in told] == [[(True, "cancelled", "")] * 2]
+    assert workspace.engine.state == "absent" and workspace.status().state == "idle"
+    stop.clear()
+    *_, replies = workspace.answer(columns, Sampling(max_new_tokens=3), stop)
+    assert [one.tokens for one in replies] == [3, 3] and workspace.engine.state == "ready"
+
+
 def test_a_run_in_progress_is_not_deleted_and_its_model_not_exchanged(
     workspace: Workspace, tiny_config: TrainConfig, tiny_llama: Path
 ) -> None:

@@ -125,7 +125,7 @@ def meter(page: Page, reply: Reply | None) -> str:
     if reply is None:
         return _line(t("talk.loading" if _loads_first(page) else "talk.starting"))
     if reply.first_token_seconds is None:
-        return _line(t(_waits_for(page) if reply.waiting else "talk.starting"))
+        return _line(t("talk.stopped" if reply.done else _waits_for(page) if reply.waiting else "talk.starting"))
     words = {
         "first": f"{reply.first_token_seconds:.2f}",
         "speed": f"{reply.tokens_per_second:.1f}",
