@@ -27,6 +27,7 @@ class Attached:
         self._guard = threading.Lock()  # held over attaching: two requests for one adapter attach it once
         self._users: Counter[str] = Counter()
         self._recent: list[str] = []  # least recently used first
+        self._files: dict[str, object] = {}  # which file of weights each was attached from, or first asked for with
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,13 +68,19 @@ class Attached:
                 )
             for name in names:
                 self._engine.detach(name)
+                self._files.pop(name, None)
             self._recent = [other for other in self._recent if other not in names]
             yield
 
     def _attach(self, name: str, folder: Path | None) -> None:
         with self._guard:
+            file = None if folder is None else _file(folder)
+            known = self._files.setdefault(name, file) if file and name in self._engine.attached else file
+            if known != file and name not in self._kept():
+                self._engine.detach(name)  # another process went on with its run
             if folder is not None and name not in self._engine.attached:
                 adapter = adapters.read(folder, name)
+                self._files[name] = file
                 # In memory it is float32, whatever the file is.
                 self._make_room(2 * (folder / adapters.WEIGHTS).stat().st_size)
                 # Outside the except: the traceback holds what was half attached.
@@ -119,3 +126,12 @@ class Attached:
 
             free += int(torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
         return free
+
+
+def _file(folder: Path) -> object:
+    """What tells a file of weights from the one that takes its place; None where there is none."""
+    try:
+        found = (folder / adapters.WEIGHTS).stat()
+    except OSError:  # whoever reads it says so
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -123,6 +123,27 @@ class Library:
             old = ()
         return new, tuple(word for word in old if word not in new)
 
+    def folder_of(self, choice: AdapterChoice, base: Path | None) -> Path | None:
+        """Where to attach it from; None for the one in training. Raises ModelError if it does not fit what is loaded.
+
+        `base`: the folder of the resident model, None if there is none.
+        """
+        if choice.folder is None:
+            if choice.id in self.attached.names:
+                return None
+            raise ModelError(
+                Text(zh=f"“{choice.name}”还没有保存适配器。", en=f"“{choice.name}” has no saved adapter yet.")
+            )
+        problem = choice.problem if base is None else self.misfit(choice, base)
+        if problem is not None:
+            raise ModelError(
+                Text(
+                    zh=f"适配器“{choice.name}”不能用：{problem.zh}",
+                    en=f"Adapter “{choice.name}” cannot be used: {problem.en}",
+                )
+            )
+        return choice.folder
+
     def misfit(self, choice: AdapterChoice, base: Path) -> Text | None:
         """Why an adapter cannot be used on the base model in folder `base`; None if it can."""
         if choice.body is None:

@@ -164,10 +164,12 @@ class Run:
         event: Event = {"type": kind, "time": time.time(), **fields}
         line = json.dumps(event, ensure_ascii=False, allow_nan=False)
         with self._write:
-            # A step that a power cut takes is done again: its checkpoint says where the run goes on.
-            storage.append_line(self.folder / "events.jsonl", line, flushed=kind not in ("step", "probed"))
-            self.events.append(event)
-            self._told = self._told_bytes()
+            try:
+                # A step that a power cut takes is done again: its checkpoint says where the run goes on.
+                storage.append_line(self.folder / "events.jsonl", line, flushed=kind not in ("step", "probed"))
+                self.events.append(event)
+            finally:
+                self._told = self._told_bytes()  # half a line on a full disk is nobody else's news
         return event
 
     @property

@@ -21,11 +21,11 @@ from core.dataset import Dataset, Identity, Row
 from core.device import give_back
 from core.device_errors import device_errors
 from core.engine import Engine
-from core.errors import BusyError, DatasetError, ModelError, StorageError
+from core.errors import BusyError, DatasetError, StorageError
 from core.export.exports import Exports
 from core.generate import Column, Reply, Sampling, stream
 from core.job import Job, busy
-from core.launch import chosen_cards, train_elsewhere
+from core.launch import chosen_cards, make_sure_of_room, train_elsewhere
 from core.lending import Lending
 from core.library import AdapterChoice as AdapterChoice
 from core.library import Library, base_folder, same_base
@@ -203,6 +203,7 @@ class Workspace:
         mixture = mix.gather(table, config, self.sources.find)
         self._previews.check(table, mixture.mixed, config, self.engine)
         evaluation = self._evaluation(config, checked=True)
+        self.library.removed.forget()  # its disk may be what the run needs
         obstacles.check_disk(config, models.inspect(config.model), self._runs_folder)
         folder = new_folder(self._runs_folder, title or table.name)
         run = Run.create(
@@ -248,11 +249,12 @@ class Workspace:
     def _train(self, run: Run, stop: threading.Event) -> None:
         self._loading = None
         try:
+            fits = True
             if self._job.cards:
-                train_elsewhere(run, stop, self.engine, self.home, self._job.cards)
+                fits = train_elsewhere(run, stop, self.engine, self.home, self._job.cards)
             else:
                 train.train(self.engine, run, stop, self._show_loading)
-            if run.status != "failed":
+            if run.status != "failed" and fits:  # else its base is one that no single card can ask
                 self.row_reports.after(run, stop)
                 self.proofs.after(run)
         finally:
@@ -265,6 +267,11 @@ class Workspace:
     def _show_loading(self, what: str, done: int, total: int) -> None:
         size = f"{total / 1e9:.2f} GB"
         self._loading = None if done >= total else Text(zh=f"正在载入 {what}（{size}）", en=f"Loading {what} ({size})")
+
+    @property
+    def trains_here(self) -> bool:
+        """Whether this process itself trains, so that answers wait for its steps."""
+        return self._job.here is not None
 
     def stop(self) -> None:
         """End the run after its current step; its adapter is saved."""
@@ -337,6 +344,8 @@ class Workspace:
         run = self.run(run_id)
         if run.live:
             raise BusyError(busy(run))
+        run.claim()  # another program may train it
+        run.release()
         theirs = [choice.id for choice in self.library.all() if choice.run is run]
         with self.attached.gone(run.id, *theirs), self._guard:
             self.library.removed.put("run", run.folder, run.title)
@@ -398,7 +407,9 @@ class Workspace:
             stack.enter_context(self.lending.using())
             with device_errors():
                 self._load_base(list(chosen.values()), stop or threading.Event())
-                ready = {choice.id: self._folder_of(choice) for choice in chosen.values()}
+                resident = self.engine.resident
+                base = None if resident is None else resident.info.folder
+                ready = {choice.id: self.library.folder_of(choice, base) for choice in chosen.values()}
                 stack.enter_context(self.attached.held(ready))
             yield {asked: choice.id for asked, choice in chosen.items()}
 
@@ -407,30 +418,12 @@ class Workspace:
         if active is None or self.engine.state != "ready":
             # While a run trains here, its base is the one that answers; before that, whatever is chosen is loaded.
             config = active.config if active is not None else self._answering_config(chosen)
+            make_sure_of_room(self.engine, config, self._job.active, self._job.cards)
             try:
                 told = models.until(stop, self._show_loading)
                 self.engine.load(config.model, config.quant_method, config.torch_dtype, told)
             finally:
                 self._loading = None
-
-    def _folder_of(self, choice: AdapterChoice) -> Path | None:
-        """Where to attach it from; None for the one in training. Raises ModelError if it does not fit what is loaded."""
-        if choice.folder is None:
-            if choice.id in self.engine.attached:
-                return None
-            raise ModelError(
-                Text(zh=f"“{choice.name}”还没有保存适配器。", en=f"“{choice.name}” has no saved adapter yet.")
-            )
-        resident = self.engine.resident
-        problem = choice.problem if resident is None else self.library.misfit(choice, resident.info.folder)
-        if problem is not None:
-            raise ModelError(
-                Text(
-                    zh=f"适配器“{choice.name}”不能用：{problem.zh}",
-                    en=f"Adapter “{choice.name}” cannot be used: {problem.en}",
-                )
-            )
-        return choice.folder
 
     def _answering_config(self, chosen: Sequence[AdapterChoice]) -> TrainConfig:
         """Precision to load the base in: the resident one if it fits, else the first adapter's, else the preset's."""

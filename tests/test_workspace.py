@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from core import storage
 from core.config import TrainConfig, build
@@ -20,6 +23,7 @@ from core.dataset import Dataset, Identity, Message, Row
 from core.errors import BusyError, ConfigError, DatasetError, ModelError, StorageError, UserError
 from core.generate import Column, Sampling
 from core.run import Run
+from core.text import Text
 from core.workspace import Workspace
 
 ROWS = (Row("你是谁?", "", "我是{{NAME}}。"), Row("Who are you?", "", "I am {{NAME}} of {{AUTHOR}}."))
@@ -174,7 +178,9 @@ def test_an_answer_that_is_stopped_while_the_base_is_read_leaves_nothing_loaded_
     columns, stop = [Column((Message("user", "hi"),))] * 2, threading.Event()
     stop.set()
     told = list(workspace.answer(columns, Sampling(max_new_tokens=3), stop))
-    assert [[(one.done, one.finish, one.text) for one in replies] for replies in told] == [[(True, "cancelled", "")] * 2]
+    assert [[(one.done, one.finish, one.text) for one in replies] for replies in told] == [
+        [(True, "cancelled", "")] * 2
+    ]
     assert workspace.engine.state == "absent" and workspace.status().state == "idle"
     stop.clear()
     *_, replies = workspace.answer(columns, Sampling(max_new_tokens=3), stop)
@@ -308,3 +314,60 @@ def test_the_preview_counts_what_the_run_will_do(workspace: Workspace, tiny_conf
     finish(workspace)
     started = run.first("started")
     assert started is not None and (started["rows"], started["steps"], started["tokens"]) == (2, 3, preview.tokens)
+
+
+def test_an_adapter_that_another_process_went_on_with_is_asked_as_its_file_is_now(
+    workspace: Workspace, tiny_config: TrainConfig
+) -> None:
+    run = workspace.start("mine", replace(tiny_config, num_train_epochs=1))
+    finish(workspace)
+
+    def weights() -> dict[str, torch.Tensor]:
+        with workspace.hold([run.id]), workspace.engine.turn() as resident:
+            tensors, _ = resident.backend.adapter_state(workspace.engine.handle(run.id))
+            return {name: tensor.clone() for name, tensor in tensors.items()}
+
+    before = weights()
+    folder = run.folder / "adapter"
+    told = load_file(folder / "adapter_model.safetensors")
+    with storage.staged_folder(folder) as staged:
+        save_file({key: tensor + 1 for key, tensor in told.items()}, staged / "adapter_model.safetensors")
+        shutil.copy(folder / "adapter_config.json", staged)
+    after = weights()
+    assert all(torch.allclose(after[name], before[name] + 1) for name in before)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in weights().items())
+
+
+def test_a_run_that_another_program_trains_is_not_deleted(workspace: Workspace, tiny_config: TrainConfig) -> None:
+    theirs = Run.create(workspace.home / "runs" / "theirs", tiny_config, [Row("问", "", "答")], "别处", "表")
+    code = (
+        "from core import storage; from pathlib import Path; "
+        f"held = storage.lock_file(Path({str(theirs.folder)!r}, '.lock')); print(1, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"1\n"
+        with pytest.raises(BusyError, match="别处"):
+            workspace.delete_run("theirs")
+        other.communicate(b"\n")
+    workspace.delete_run("theirs")
+    assert all(run.id != "theirs" for run in workspace.runs())
+
+
+def test_an_end_that_no_file_can_tell_stays(
+    workspace: Workspace, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = storage.append_line
+
+    def append(path: Path, line: str, flushed: bool = True) -> None:
+        if '"step"' not in line:
+            return whole(path, line, flushed)
+        with path.open("a") as file:  # as much as there was room for
+            file.write(line[:20])
+        raise StorageError(Text("磁盘已满", "The disk is full"))
+
+    monkeypatch.setattr(storage, "append_line", append)
+    run = workspace.start("mine", tiny_config)
+    finish(workspace)
+    assert [workspace.run(run.id).status for _ in range(3)] == ["failed"] * 3
