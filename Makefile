@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 # take our folders and make theirs (installed under .venv/interop, gigabytes).
 test-reliability: $(VENV)/.reliability
 	@rm -f $(VENV)/faults.jsonl
-	ONECARD_FULL=1 ONECARD_TALLY=$(abspath $(VENV)/faults.jsonl) $(PYTEST) $(SPREAD) tests/reliability tests/interop $(ARGS); passed=$$?; \
+	ONECARD_FULL=1 ONECARD_TALLY=$(abspath $(VENV)/faults.jsonl) $(PYTEST) $(SPREAD) tests/reliability tests/interop tests/test_ranks.py $(ARGS); passed=$$?; \
 	$(BIN)/python -m tests.reliability.table $(VENV)/faults.jsonl --write docs/reliability.md --commit "$$(git rev-parse --short HEAD 2>/dev/null)" && exit $$passed
 
 test-gpu: $(VENV)/.dev

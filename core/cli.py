@@ -23,6 +23,7 @@ from core.dataset import Dataset, Identity, Message, Row
 from core.device import find_device
 from core.downloads import bring, downloads_of
 from core.errors import ConfigError, DatasetError, ModelError, UserError
+from core.launch import end_with_the_page
 from core.sources.found import NOBODY, Sources
 from core.sources.tables import SavedTables
 from core.text import Language, Text
@@ -172,6 +173,7 @@ def _lead(arguments: argparse.Namespace, here: Ranks) -> int:
         job.stop()
 
     with signals.asked_to_end(end):
+        end_with_the_page()
         try:
             run = job.start(make)
             _follow(job, run, printed, arguments.json)

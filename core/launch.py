@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,16 +21,20 @@ from core import estimate, models, spread, storage
 from core.config import TrainConfig
 from core.device import CONTEXT_BYTES, Device, memory_free, nvidia_smi
 from core.engine import Engine
-from core.errors import ConfigError, UserError
+from core.errors import BusyError, ConfigError, UserError
 from core.run import Event, Run
 from core.text import Text
 
 LOG = "cards.log"
+_FOLLOWED_BY = "ONECARD_FOLLOWED_BY"  # the page's process, for those that it starts
+_WATCH_SECONDS = 1.0
+_HANGS_SECONDS = 600.0  # a step and the save after it take seconds
 _APP = Path(__file__).resolve().parent.parent / "app.py"
 _LOOK_SECONDS = 0.2
 _SAID = 600  # characters of the log that an error repeats
 # What a run takes of a card beside its base, roughly: what a 7B's adapter, optimizer and passes take.
 _BESIDE_BASE = 6_000_000_000
+_SPARE_BYTES = 1_000_000_000  # what answering takes beside its base
 
 
 def visible_cards() -> tuple[str, ...]:
@@ -88,8 +93,8 @@ def is_spread(config: TrainConfig, device: Device, cards: Sequence[str]) -> bool
     return found
 
 
-def train_elsewhere(run: Run, stop: threading.Event, engine: Engine, home: Path, cards: Sequence[str]) -> None:
-    """Have `run` trained on `cards` until it ends; `stop` ends it after its step, as ever.
+def train_elsewhere(run: Run, stop: threading.Event, engine: Engine, home: Path, cards: Sequence[str]) -> bool:
+    """Have `run` trained on `cards` until it ends; `stop` ends it after its step, as ever. Whether its base fits one card.
 
     Its claims are given back before: the other process takes them. Raises UserError if that ends without saying why.
     """
@@ -100,7 +105,7 @@ def train_elsewhere(run: Run, stop: threading.Event, engine: Engine, home: Path,
     with (run.folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command(home, run.folder, len(cards), over),
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(cards)},
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(cards), _FOLLOWED_BY: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -113,6 +118,25 @@ def train_elsewhere(run: Run, stop: threading.Event, engine: Engine, home: Path,
     tail.read()
     if run.ending is None:
         raise UserError(_unexplained(run, process.returncode))
+    return not over
+
+
+def end_with_the_page() -> None:
+    """In a process that `train_elsewhere` started: end in order, as by Stop, once whoever follows it is gone.
+
+    A page that was killed could neither show nor stop what goes on, and would offer to resume and to delete it.
+    """
+    page = os.environ.pop(_FOLLOWED_BY, "")
+    if page.isdigit():
+        threading.Thread(target=_watch, args=(int(page),), name="page watch", daemon=True).start()
+
+
+def _watch(page: int) -> None:
+    import psutil
+
+    while psutil.pid_exists(page):
+        time.sleep(_WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def command(home: Path, folder: Path, cards: int, over: bool) -> list[str]:
@@ -133,8 +157,9 @@ class Tail:
         self._run, self._path = run, run.folder / "events.jsonl"
         self._at = self._path.stat().st_size if self._path.is_file() else 0
 
-    def read(self) -> None:
-        """Take in the lines that are whole."""
+    def read(self) -> bool:
+        """Take in the lines that are whole; whether there were any."""
+        whole = b""
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             file.seek(self._at)
             whole, mark, _ = file.read().rpartition(b"\n")
@@ -143,19 +168,26 @@ class Tail:
                 with contextlib.suppress(ValueError):  # a tail that was torn before
                     event: Event = json.loads(line)
                     self._run.events.append(event)
+        return bool(whole)
 
 
 def _follow(process: subprocess.Popen[bytes], run: Run, stop: threading.Event, tail: Tail) -> None:
-    """Until the process ends: take in events, and pass the wish to stop on, once, to the one that leads."""
-    told = False
+    """Until the process ends: take in events, and pass the wish to stop on, once, to the one that leads.
+
+    After a stop, a process that says nothing for minutes hangs, and is ended.
+    """
+    told, heard = False, time.monotonic()
     while True:
         try:
             process.wait(_LOOK_SECONDS)
             return
         except subprocess.TimeoutExpired:
-            tail.read()
+            if tail.read() or not stop.is_set():
+                heard = time.monotonic()
         if stop.is_set() and not told:
             told = _ask_to_end(run)
+        if time.monotonic() - heard > _HANGS_SECONDS:
+            return
 
 
 def _ask_to_end(run: Run) -> bool:
@@ -181,6 +213,25 @@ def _give_way(engine: Engine, config: TrainConfig) -> None:
     needed = estimate.resident_bytes(models.inspect(config.model), config, engine.device) + _BESIDE_BASE
     if engine.resident is not None and engine.device.kind == "cuda" and memory_free(engine.device) < needed:
         engine.unload()
+
+
+def make_sure_of_room(engine: Engine, config: TrainConfig, run: Run | None, cards: Sequence[str]) -> None:
+    """Raise BusyError if a base that answers, not loaded yet, would take memory that `run` on all `cards` counts on."""
+    if run is None or engine.device.kind != "cuda" or visible_cards()[:1] != tuple(cards)[:1] or not cards:
+        return
+    asked, theirs = (models.inspect(one.model) for one in (config, run.config))
+    own = estimate.resident_bytes(asked, config, engine.device) + _SPARE_BYTES
+    # By the card's size, not by what is free alone: the run may not have taken its part yet.
+    beside = estimate.resident_bytes(theirs, run.config, engine.device) + _BESIDE_BASE
+    if engine.resident is None and (memory_free(engine.device) < own or engine.device.memory_total < own + beside):
+        raise BusyError(
+            Text(
+                f"“{run.title}”正在所有卡上训练，{asked.label} 放不进剩下的显存。"
+                "请等训练结束再提问；下次训练时选“另外的卡”，对话就不用等。",
+                f"“{run.title}” is training on all cards, and {asked.label} does not fit beside it. Ask when it has ended; a "
+                "run on the other cards only never makes chat wait.",
+            )
+        )
 
 
 def _unexplained(run: Run, status: int) -> Text:

@@ -193,7 +193,8 @@ def _pass(engine: Engine, group: list[Example], work: Work) -> list[torch.Tensor
         middle = len(group) // 2
         return _pass(engine, group[:middle], work) + _pass(engine, group[middle:], work)
     counts = [sum(label != IGNORE for label in example.labels[1:]) for example in group]
-    return list(torch.split(table, counts))
+    # Each for itself: a view that is sent to another process takes the whole table with it.
+    return [part.clone() for part in torch.split(table, counts)]
 
 
 def _tried(engine: Engine, group: list[Example], work: Work, alone: bool) -> torch.Tensor | None:

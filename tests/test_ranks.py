@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from app import main
 from core import launch, models, spread
@@ -24,7 +25,7 @@ from core.config import TrainConfig
 from core.dataset import Dataset, Row
 from core.device import find_device
 from core.engine import Engine
-from core.errors import ConfigError, UserError
+from core.errors import BusyError, ConfigError, UserError
 from core.run import Run
 from core.train import train
 from core.workspace import Workspace
@@ -243,6 +244,7 @@ def test_the_page_has_the_launcher_train_stops_it_and_goes_on(
     workspace.stop()
     until(lambda: not run.live, run)
     assert run.status == "stopped" and run.adapter is not None, run.events[-1]
+    answers_as_its_file(workspace, run)
     stopped = int(run.events[-1]["step"])
     again = workspace.resume(run.id, cards=cards)
     until(lambda: again.last("resumed") is not None, again)
@@ -253,7 +255,53 @@ def test_the_page_has_the_launcher_train_stops_it_and_goes_on(
     until(lambda: not again.live, again)
     told = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
     assert again.status == "stopped" and again.events == told
+    answers_as_its_file(workspace, again)
     workspace.close()
+
+
+def answers_as_its_file(workspace: Workspace, run: Run) -> None:
+    """What the page asks is what the other processes have saved."""
+    with workspace.hold([run.id]), workspace.engine.turn() as resident:
+        tensors, _ = resident.backend.adapter_state(workspace.engine.handle(run.id))
+        held = sorted(float(tensor.double().abs().sum()) for tensor in tensors.values())
+    saved = load_file(run.folder / "adapter" / "adapter_model.safetensors")
+    assert held == pytest.approx(sorted(float(tensor.double().abs().sum()) for tensor in saved.values()), rel=1e-6)
+
+
+def test_what_the_page_started_ends_in_order_once_the_page_is_gone() -> None:
+    page = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    code = (
+        "import signal, sys, time; from core.launch import end_with_the_page; "
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); end_with_the_page(); print(1, flush=True); time.sleep(90)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+        env={**os.environ, "ONECARD_FOLLOWED_BY": str(page.pid)},
+    )  # fmt: skip
+    assert child.stdout is not None and child.stdout.readline() == b"1\n" and child.poll() is None
+    page.kill()
+    page.wait()
+    assert child.wait(30) == 7
+    child.stdout.close()
+
+
+@pytest.mark.parametrize(("total", "free", "refused"), [(24e9, 22e9, True), (60e9, 9e9, True), (60e9, 40e9, False)])
+def test_a_base_that_answers_takes_no_memory_from_a_run_on_all_cards(
+    tmp_path: Path, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, total: float, free: float, refused: bool
+) -> None:
+    run = Run.create(tmp_path / "r", tiny_config, [Row("a", "", "b")], "mine", "t")
+    engine = Engine()
+    engine.device = replace(find_device(), kind="cuda", memory_total=int(total))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(launch, "memory_free", lambda device: int(free))
+    monkeypatch.setattr(launch.estimate, "resident_bytes", lambda *_: int(15e9))
+    launch.make_sure_of_room(engine, tiny_config, run, ("1",))
+    launch.make_sure_of_room(engine, tiny_config, None, ())
+    if refused:
+        with pytest.raises(BusyError, match="training on all cards"):
+            launch.make_sure_of_room(engine, tiny_config, run, ("0", "1"))
+    else:
+        launch.make_sure_of_room(engine, tiny_config, run, ("0", "1"))
 
 
 def until(reached: Callable[[], bool], run: Run) -> None:

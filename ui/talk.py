@@ -139,7 +139,7 @@ def meter(page: Page, reply: Reply | None) -> str:
 
 def _waits_for(page: Page) -> str:
     """What the answer has to wait for: a step of the run, or whatever else asks the model now, such as a proof."""
-    return "talk.waiting" if page.workspace.active is not None else "talk.waiting.other"
+    return "talk.waiting" if page.workspace.trains_here else "talk.waiting.other"
 
 
 def _loads_first(page: Page) -> bool:
@@ -147,7 +147,7 @@ def _loads_first(page: Page) -> bool:
     workspace, resident = page.workspace, page.workspace.engine.resident
     if resident is None or workspace.engine.state != "ready":
         return True
-    return workspace.active is None and resident.info.name != workspace.model
+    return not workspace.trains_here and resident.info.name != workspace.model
 
 
 def idle_meter() -> str:
