@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode
 
 from core.comparison import LETTERS, MOST_COLUMNS
@@ -17,6 +17,7 @@ from core.generate import STRONGEST
 
 NAMES = ("column", "prompt", "question")
 """What a comparison has in an address."""
+_LONGEST = 8000  # characters; uvicorn refuses a request line of some 64 KB, proxies 8 KB
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,17 @@ class Link:
 
 
 def write(columns: Sequence[LinkedColumn], question: str = "") -> str:
-    """The comparison as the query of an address, without the question mark."""
+    """The comparison as the query of an address, without the question mark.
+
+    No longer than servers take: without the question where it is too long, and without the prompts where they are.
+    """
+    whole = _written(columns, question)
+    if len(whole) > _LONGEST:
+        whole = _written(columns, "")
+    return whole if len(whole) <= _LONGEST else _written([replace(one, prompt=None) for one in columns], "")
+
+
+def _written(columns: Sequence[LinkedColumn], question: str) -> str:
     pairs = [("column", _column(column)) for column in columns]
     pairs += [
         ("prompt", f"{letter}:{column.prompt}")

@@ -29,12 +29,16 @@ class Aside:
     lies: Path
 
 
+_MINUTES = 10  # whoever deletes to have room for something wants the room
+
+
 class Removed:
-    """Holds one folder; another one, or `forget`, ends the time in which it can be brought back."""
+    """Holds one folder; another one, ten minutes, or `forget` end the time in which it can be brought back."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._last: Aside | None = None
+        self._late = threading.Timer(0, _clear, [None])
 
     def last(self, kind: Kind) -> Aside | None:
         """What can be brought back of this kind."""
@@ -47,6 +51,10 @@ class Removed:
         with self._guard:
             before, self._last = self._last, aside
         _clear(before)
+        self._late.cancel()
+        self._late = threading.Timer(60 * _MINUTES, self._expire, [aside])
+        self._late.daemon = True
+        self._late.start()
 
     def bring_back(self, kind: Kind) -> Aside:
         """Put the last one back where it was. Raises StorageError if it is gone, or its place is taken."""
@@ -61,6 +69,10 @@ class Removed:
             storage.sync_folder(known.folder.parent)
             self._last = None
         return known
+
+    def _expire(self, aside: Aside) -> None:
+        if self._last is aside:
+            self.forget()
 
     def forget(self) -> None:
         """Free the disk of it."""

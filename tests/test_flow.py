@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import comparison_link
+from core import comparison_link, removed
 from core.comparison import MOST_COLUMNS
 from core.comparison_link import Link, LinkedColumn
 from core.errors import StorageError
@@ -30,6 +31,16 @@ def test_a_link_is_short_and_readable() -> None:
     query = comparison_link.write(columns, "你是谁？")
     assert query.startswith("column=&column=20260101-mine@40*0.5&column=&prompt=C:You+are+Bob&question=")
     assert comparison_link.read(f"?run=r1&{query}") == Link(columns, "你是谁？")
+
+
+def test_an_address_is_never_longer_than_a_server_takes() -> None:
+    long = "词" * 20_000
+    columns = (LinkedColumn(), LinkedColumn("20260101-mine", 0.5, "你是{{NAME}}"))
+    assert comparison_link.read(comparison_link.write(columns, long)) == Link(columns)
+    wordy = (LinkedColumn(), LinkedColumn("20260101-mine", 0.5, long))
+    assert comparison_link.read(comparison_link.write(wordy, "你是谁？")) == Link(
+        (LinkedColumn(), LinkedColumn("20260101-mine", 0.5))
+    )
 
 
 @given(st.lists(_COLUMNS, min_size=1, max_size=MOST_COLUMNS), st.text(max_size=40))
@@ -69,17 +80,30 @@ def test_a_kept_number_stays_in_its_range() -> None:
         assert kept.number(value, 0, 1.5, 0.7) == expected
 
 
+def test_what_was_deleted_is_gone_for_good_after_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removed, "_MINUTES", 0.2 / 60)
+    kept, folder = Removed(), tmp_path / "one"
+    folder.mkdir()
+    kept.put("run", folder, "one")
+    assert kept.last("run") is not None and len(list(tmp_path.iterdir())) == 1
+    end = time.monotonic() + 30
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert kept.last("run") is None
+
+
 def test_the_last_deleted_folder_comes_back_and_the_one_before_is_gone(tmp_path: Path) -> None:
-    removed = Removed()
+    gone = Removed()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-        removed.put("run", tmp_path / name, name)
-    assert removed.last("adapter") is None and removed.last("run") is not None
+        gone.put("run", tmp_path / name, name)
+    assert gone.last("adapter") is None and gone.last("run") is not None
     assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["two"]
-    assert removed.bring_back("run").name == "two" and (tmp_path / "two" / "file").read_text() == "two"
+    assert gone.bring_back("run").name == "two" and (tmp_path / "two" / "file").read_text() == "two"
     with pytest.raises(StorageError):
-        removed.bring_back("run")
+        gone.bring_back("run")
 
 
 def test_what_took_its_place_is_not_written_over_and_a_start_sweeps_up(tmp_path: Path) -> None:
