@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 import gradio as gr
 
 from core.dataset import Dataset, Identity, Row
+from core.errors import UserError
 from core.tables import OVERWRITTEN
 from core.text import Text
 from ui import fields, notify
@@ -59,16 +61,17 @@ class DataTab:
 
     def _build_side(self) -> None:
         t = self.page.t
+        first = self._first_identity()
         with gr.Column(elem_classes="oc-card"):
             with gr.Row(elem_classes="oc-head-row"):
                 heading(t("identity.title"), t("identity.note"))
                 self.make = gr.Button(t("makers.open"), size="sm", min_width=0, elem_id="make-rows")
             with gr.Row():
-                self.name_zh = self._identity_box("name", "zh")
-                self.name_en = self._identity_box("name", "en")
+                self.name_zh = self._identity_box("name", "zh", first.name_zh)
+                self.name_en = self._identity_box("name", "en", first.name_en)
             with gr.Row():
-                self.author_zh = self._identity_box("author", "zh")
-                self.author_en = self._identity_box("author", "en")
+                self.author_zh = self._identity_box("author", "zh", first.author_zh)
+                self.author_en = self._identity_box("author", "en", first.author_en)
         with gr.Column(elem_classes="oc-card"):
             self.doctor = Doctor(self.page)
         with gr.Column(elem_classes="oc-card"):
@@ -79,7 +82,7 @@ class DataTab:
         self.next = gr.Button(t("data.next"), variant="primary", elem_id="to-train")
         self.row_panel = RowPanel(self.page, elem_id="row-panel")
 
-    def _identity_box(self, what: str, language: str) -> gr.Textbox:
+    def _identity_box(self, what: str, language: str, value: str) -> gr.Textbox:
         label = {
             ("name", "zh"): "identity.name_zh",
             ("name", "en"): "identity.name_en",
@@ -87,7 +90,14 @@ class DataTab:
             ("author", "en"): "identity.author_en",
         }[what, language]
         ids = f"identity-{what}-{language}"
-        return gr.Textbox(label=self.page.t(label), max_lines=1, min_width=80, elem_id=ids)
+        return gr.Textbox(value, label=self.page.t(label), max_lines=1, min_width=80, elem_id=ids)
+
+    def _first_identity(self) -> Identity:
+        """Of the table that a page is opened with: boxes that have it already tell of no edit then."""
+        for name in self.page.workspace.datasets():
+            with contextlib.suppress(UserError):
+                return self.page.edits.stored(name).identity
+        return Identity()
 
     @property
     def identity(self) -> list[gr.Textbox]:

@@ -49,7 +49,9 @@ class GetModel:
             # A state's first value counts as a change, too.
             return use(name) if name else [gr.skip() for _ in used]
 
-        demo.load(shown(self.on_load), None, [self.hub, self.endpoint, *state], **quiet)
+        # Without `arrived`, whose first value would count as a change: two events on every page that opens.
+        loaded = [self.hub, self.endpoint, *(part for part in state if part is not self.arrived)]
+        demo.load(shown(self.on_load), None, loaded, **quiet)
         self.start.click(shown(self.on_start), [self.name], state, **quiet)
         self.cancel.click(shown(self.on_cancel), None, state, **quiet)
         self.timer.tick(shown(self.on_tick), None, state, **quiet)
@@ -68,8 +70,10 @@ class GetModel:
 
     def on_load(self) -> Shown:
         """The hub in use, and a download under way that another page may have started."""
-        hub = self._downloads.hub
-        return {self.hub: hub.name, self.endpoint: hub.endpoint, **self._show()}
+        hub, told = self._downloads.hub, self._show()
+        del told[self.arrived]
+        quiet = not (self._downloads.active or self._downloads.asking or self._downloads.outcome)
+        return {self.hub: hub.name, self.endpoint: hub.endpoint, **({} if quiet else told)}
 
     def on_typed(self, name: str | None) -> Shown:
         """Another model was entered: offer it if it is elsewhere, which asks the hub; what it refuses is a toast."""

@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 PASSWORD = keys.PASSWORD
 MAX_UPLOAD = "30mb"
-# Visits that the page's framework remembers, the last ones: 1.5 MB each, and its own limit of 10,000 is all of a machine's memory.
-# An open page asks every second and is always among them.
-_KEPT_VISITS = 32
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _HEAD_WORDS = {
@@ -171,7 +168,7 @@ def _attachment(file: str) -> dict[str, str]:
 def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
     import gradio as gr
 
-    from ui import import_files
+    from ui import import_files, preload, visits
     from ui.edits import Edits
     from ui.layout import build
     from ui.theme import theme
@@ -180,16 +177,17 @@ def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
     import_files.add(app, edits.arrivals)
     sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css", "row_report.css", "effects.css")
     css = "\n".join((_STATIC / name).read_text("utf-8") for name in sheets)
+    scripts: dict[str, list[str]] = {}
     for language in LANGUAGES:
         page = build(workspace, language, edits, can_restart)
-        page.state_session_capacity = _KEPT_VISITS
         gr.mount_gradio_app(
             app, page, path=f"/{language}", theme=theme(), css=css, head=_head(language),
             footer_links=[], run_history=False, show_error=False, max_file_size=MAX_UPLOAD, allowed_paths=[],
             enable_monitoring=False, mcp_server=False, pwa=False, ssr_mode=False,
         )  # fmt: skip
-        # What was on its way to a page that left meanwhile waits for it; of 2,000 visits, if nobody says otherwise.
-        page._queue.pending_messages_per_session.max_size = 2 * _KEPT_VISITS
+        scripts[f"/{language}/"] = preload.scripts(page)
+        visits.bound(page)
+    app.add_middleware(preload.Hints, pages=scripts)
 
 
 def _head(language: Language) -> str:
