@@ -39,6 +39,24 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Speaker:
+    """Who gave an answer. `own`: whether under a system prompt of the column's own, None where that is not known.
+
+    `label` is what a person calls it now; it grows as its run is proved, and tells nobody apart.
+    """
+
+    adapter: str | None
+    strength: float
+    own: bool | None
+    label: str
+
+    def same(self, other: Speaker) -> bool:
+        """Whether these are one."""
+        alike = None in (self.own, other.own) or self.own == other.own
+        return alike and (self.adapter, self.strength) == (other.adapter, other.strength)
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a column said, how long it took, and the verdict on it."""
 
@@ -105,6 +123,11 @@ class Session:
     rounds: list[Round] = field(default_factory=list)
     questions: list[Round] = field(default_factory=list)  # the last run of the question set
     pending: Round | None = None
+    unwritten: list[Round] = field(default_factory=list)  # rounds that the browser tab does not have yet
+    speakers: list[tuple[Speaker, ...]] = field(
+        default_factory=list
+    )  # of the conversation: who gave each question's answers
+    held: bool = False  # whether that conversation keeps its columns as they are
 
     @property
     def latest(self) -> Round | None:
@@ -140,6 +163,36 @@ class Session:
             self._keep(self.pending)
             self.pending = None
 
+    def said(self, speakers: Sequence[Speaker]) -> None:
+        """The conversation has one more answer in every column, of these."""
+        self.speakers.append(tuple(speakers))
+        self.held = True
+
+    def forget(self) -> None:
+        """The conversation begins anew; its rounds stay."""
+        self.speakers, self.held = [], False
+
+    def leave(self, place: int) -> None:
+        """The column at `place` goes; those after it move up."""
+        self.speakers = [(*those[:place], *those[place + 1 :]) for those in self.speakers]
+
+    def spoke(self, place: int) -> list[tuple[Speaker, int]]:
+        """Who gave the answers at `place`, oldest first, and how many in a row. One that joined late has fewer."""
+        runs: list[tuple[Speaker, int]] = []
+        for those in self.speakers:
+            if place >= len(those):
+                continue
+            if runs and runs[-1][0].same(those[place]):
+                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+            else:
+                runs.append((those[place], 1))
+        return runs
+
+    def to_write(self) -> list[Round]:
+        """The rounds that were kept since this was asked last."""
+        found, self.unwritten = self.unwritten, []
+        return found
+
     def votes(self) -> dict[Setup, tuple[int, int]]:
         """For every column that was voted on: (votes, blind rounds it took part in)."""
         counted: dict[Setup, tuple[int, int]] = {}
@@ -151,8 +204,9 @@ class Session:
         return counted
 
     def _keep(self, done: Round) -> None:
-        self.rounds.append(done)
-        del self.rounds[:-_REMEMBERED]
+        for kept in (self.rounds, self.unwritten):
+            kept.append(done)
+            del kept[:-_REMEMBERED]
 
 
 def shuffled(count: int, chance: random.Random | None = None) -> tuple[int, ...]:

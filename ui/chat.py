@@ -49,10 +49,13 @@ class ChatTab:
             with gr.Row(elem_classes="oc-head-row"):
                 heading(t("chat.settings"))
                 open_button(self.page, elem_id="chat-library")
-            self.pick = gr.Dropdown([], label=t("chat.model"), elem_id="chat-model", min_width=120)
+            # As the tab is opened with, mostly: what stays tells of no change.
+            newest, offered = talk.newest(self.page), talk.choices(self.page)
+            self.pick = gr.Dropdown(offered, value=newest, label=t("chat.model"), elem_id="chat-model", min_width=120)
             self.system = gr.Textbox(
-                label=t("talk.system"), info=t("talk.system.note"), lines=2, max_lines=8, elem_id="chat-system"
-            )
+                talk.system_of(self.page, newest), label=t("talk.system"), info=t("talk.system.note"), lines=2,
+                max_lines=8, elem_id="chat-system",
+            )  # fmt: skip
             self.temperature = gr.Slider(
                 0, 1.5, 0.7, step=0.05, label=t("chat.temperature"), info=t("chat.temperature.note"),
                 elem_id="chat-temperature",
@@ -82,9 +85,11 @@ class ChatTab:
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
         answers = [self.chat, self.meter, self.question, *self.fix.closed]
         mine = [self.chat, *self.settings]
-        demo.load(shown(self.on_load), [self.told], [*mine, self.chosen], js=kept.reading(_KEPT), **quiet)
+        kept.loaded(
+            "chat", demo.load(shown(self.on_load), [self.told], [*mine, self.chosen], js=kept.reading(_KEPT), **quiet)
+        )
         kept.keep(_KEPT, [part.change for part in mine], mine)
-        self.pick.input(shown(self.on_pick), [self.pick], [self.system, self.chosen], **quiet)
+        self.pick.input(shown(self.on_pick), [self.pick], [self.system, self.chosen, self.pick], **quiet)
         again = (
             gr.on(
                 [self.question.submit], shown(self.on_ask), [self.question, self.chat, *self.settings], answers, **quiet
@@ -100,8 +105,9 @@ class ChatTab:
         self.question.stop(self.on_stop, None, None, queue=False, api_visibility="private")
         self.chat.undo(shown(self.on_undo), [self.chat], answers, **quiet)
         gr.on(
-            [self.clear.click, self.chat.clear], self.on_clear, None, [self.chat, self.meter, *self.fix.closed], **quiet
-        )
+            [self.clear.click, self.chat.clear], self.on_clear, [self.pick, self.system, self.chosen],
+            [self.chat, self.meter, self.pick, self.system, *self.fix.closed], **quiet,
+        )  # fmt: skip
         changes = [self.code.expand, self.pick.change, self.system.blur, self.temperature.change, self.length.change]
         gr.on(changes, shown(self.on_code), self.settings, [self.snippets], trigger_mode="always_last", **quiet)
 
@@ -128,21 +134,31 @@ class ChatTab:
             self.chosen: pick != newest,
         }
 
-    def on_changed(self, pick: str, system: str, chosen: bool) -> Shown:
-        """Runs came or went: the newest one, until a model was picked by hand; that stays while it exists."""
-        offered = talk.choices(self.page)
-        kept = pick if chosen and pick in [run_id for _, run_id in offered] else talk.newest(self.page)
+    @property
+    def following(self) -> list[gr.components.Component]:
+        """What `on_changed` reads."""
+        return [self.pick, self.system, self.chosen, self.chat]
+
+    def on_changed(self, pick: str, system: str, chosen: bool, history: list[Turn]) -> Shown:
+        """Runs came or went: the newest one, until a model was picked by hand or a conversation began.
+
+        That stays while it exists: in the middle of a conversation nobody else answers. A newer one is told of.
+        """
+        offered, newest = talk.choices(self.page), talk.newest(self.page)
+        names = {run_id: name for name, run_id in offered}
+        kept = pick if (chosen or history) and pick in names else newest
         prompt = system if kept == pick else talk.system_of(self.page, kept)
-        return {self.pick: gr.update(choices=offered, value=kept), self.system: prompt}
+        later = self.page.t("who.newer", name=names[newest]) if history and not chosen and kept != newest else ""
+        return {self.pick: gr.update(choices=offered, value=kept, info=later), self.system: prompt}
 
     def on_use(self, adapter: str) -> Shown:
         """An adapter was chosen in the library."""
         offered = gr.update(choices=talk.choices(self.page), value=adapter)
         return {self.pick: offered, self.system: talk.system_of(self.page, adapter), self.chosen: True}
 
-    def on_pick(self, pick: str) -> tuple[str, bool]:
+    def on_pick(self, pick: str) -> Shown:
         """Another model: its training prompt becomes the system prompt, and this page keeps it."""
-        return talk.system_of(self.page, pick), True
+        return {self.system: talk.system_of(self.page, pick), self.chosen: True, self.pick: gr.update(info="")}
 
     def on_ask(self, request: gr.Request, question: str, history: list[Turn], *settings: object) -> Iterator[Shown]:
         """Send a message."""
@@ -232,10 +248,10 @@ class ChatTab:
         """Stop this page's answer; what is there stays."""
         self.stops.stop(request.session_hash)
 
-    def on_clear(self, request: gr.Request) -> Shown:
-        """Begin a new conversation; an answer under way is stopped and does not come back."""
+    def on_clear(self, request: gr.Request, pick: str, system: str, chosen: bool) -> Shown:
+        """Begin a new conversation, with the newest one if none was picked; an answer under way does not come back."""
         self.stops.clear(request.session_hash)
-        return self._empty()
+        return self._empty() | self.on_changed(pick, system, chosen, [])
 
     def _empty(self) -> Shown:
         return {self.chat: [], self.meter: talk.idle_meter(), **self.fix.hide()}

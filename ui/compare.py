@@ -9,24 +9,24 @@ from dataclasses import replace
 import gradio as gr
 
 from core import comparison, comparison_file, token_view
-from core.comparison import MOST_COLUMNS, Session, Setup
+from core.comparison import MOST_COLUMNS, Session, Setup, Speaker
 from core.generate import Reply, Sampling
 from ui import compare_columns, compare_rounds, notify, pieces, talk
 from ui.chips import Chips
 from ui.compare_blind import Blind
-from ui.compare_columns import PROMPTED, Side
+from ui.compare_columns import PROMPTED, Side, Wanted
 from ui.compare_export import Export, handed_over
+from ui.compare_heads import SETTINGS, Heads
 from ui.compare_rounds import Asking
 from ui.compare_set import QuestionSet
 from ui.fix import FixBar
 from ui.library import open_button
 from ui.page import Page
 from ui.pieces import note
-from ui.talk import BASE, Turn
+from ui.talk import BASE
 
 Shown = dict[object, object]
 _FIRST = 2  # columns of a fresh page
-_SETTINGS = 4  # of a column, see Side.settled
 _FOCUS = "() => { document.querySelector('#compare-ask textarea')?.focus(); }"
 _UNFOLD = "pick => {{ if (pick === '{pick}') onecard.unfold(document.querySelector('#{side}'), true); }}"
 _ASKED_BY_CHIP = "question"
@@ -41,7 +41,7 @@ class CompareTab:
         self.chosen = gr.State(False)  # whether B was picked by hand
         self.count = gr.State(_FIRST)
         self.session = gr.State(Session())
-        self.hidden = Blind(page)
+        self.hidden, self.heads = Blind(page), Heads(page, self)
         with gr.Row(elem_classes="oc-pair"):
             self.sides = [Side(page, i, shown=i < _FIRST) for i in range(MOST_COLUMNS)]
         self.legend = gr.HTML(
@@ -100,16 +100,6 @@ class CompareTab:
         return [*(side.pick for side in self.sides), self.system]
 
     @property
-    def following(self) -> list[gr.components.Component]:
-        """What `on_changed` reads."""
-        return [*self.picks, self.chosen, self.blind]
-
-    @property
-    def followed(self) -> list[gr.components.Component]:
-        """What `on_changed` changes."""
-        return [*(part for side in self.sides for part in (*side.settled, side.tag)), self.system]
-
-    @property
     def taken(self) -> list[gr.components.Component]:
         """What `on_use` changes."""
         return [*self.sides[1].settled, self.sides[1].tag, self.system, self.chosen]
@@ -122,6 +112,7 @@ class CompareTab:
             self.question,
             *self.hidden.outputs,
             *self.fix.closed,
+            self.pick_b,
         ]
 
     @property
@@ -136,7 +127,7 @@ class CompareTab:
         ]
 
     def wire(self) -> None:
-        """Connect the tab to itself; the frame calls `on_changed` when runs come or go, ui.compare_place opens it."""
+        """Connect the tab to itself; the frame calls `heads.on_changed` when runs come or go, ui.compare_place opens it."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
         inputs = [self.question, self.blind, self.probabilities, *self.situation]
         asked = [self.question.submit, self.chips.submit]
@@ -146,7 +137,10 @@ class CompareTab:
         asking.failure(self.on_failed, None, self.answers, **quiet)
         self.question.stop(self.on_stop, None, None, queue=False, api_visibility="private")
         clears = [self.clear.click, *(side.chat.clear for side in self.sides)]
-        gr.on(clears, self.on_clear, [self.session], self.answers, **quiet)
+        heads = self.heads
+        cleared = gr.on(clears, self.on_clear, [self.session], [*self.answers, *heads.notes], **quiet)
+        # B was kept by its answers: without them it follows again.
+        cleared.then(shown(heads.on_changed), heads.inputs, heads.outputs, **quiet)
         self.set.wire(self.situation, self._read_set, self.blind)
         self.probabilities.input(
             shown(self.on_probabilities), [self.probabilities, self.session, self.count],
@@ -155,6 +149,7 @@ class CompareTab:
         self.export.export(shown(self.on_export), [self.session], [self.export], **quiet)
         self._wire_columns()
         self._wire_blind()
+        heads.wire()
 
     def _wire_columns(self) -> None:
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
@@ -180,12 +175,13 @@ class CompareTab:
             changed = [side.strength.release, side.strength.input, side.own.input]
             gr.on(changed, side.on_settings, side.settled, [side.tag, side.prompt], trigger_mode="always_last", **quiet)
             side.tools.remove(
-                shown(self._remover(i)), [self.count, *kept], [self.count, self.add, *everything], **quiet
+                shown(self._remover(i)), [self.session, self.count, *kept], [self.count, self.add, *everything], **quiet
             )
 
     def _wire_blind(self) -> None:
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
-        heads = [part for side in self.sides for part in (side.pick, side.tools, side.settings, side.tag)]
+        heads = [part for side in self.sides for part in (side.tools, side.settings, side.tag, side.note)]
+        heads += [side.pick for side in self.sides if side.pick is not self.pick_b]
         settled = [part for side in self.sides for part in side.settled]
         self.blind.input(
             shown(self.on_blind),
@@ -193,9 +189,11 @@ class CompareTab:
             [*self.answers, *heads, self.add, self.library],
             **quiet,
         )
+        self.voted: list[object] = []
         buttons = [*((side.vote, side.index) for side in self.sides), (self.hidden.tie, None)]
         for button, place in buttons:
             voted = button.click(shown(self._voter(place)), [self.session], self.answers, **quiet)
+            self.voted.append(voted)
             voted.then(None, None, None, js=_FOCUS, api_visibility="private")
 
     # Columns
@@ -209,23 +207,6 @@ class CompareTab:
             **self.sides[1].settle(newest, 1.0, False, "", offered),
             self.system: talk.system_of(self.page, newest),
         }
-
-    def on_changed(self, *values: object) -> Shown:
-        """Runs came or went: B follows the newest one until it was picked by hand; what was picked stays while it exists."""
-        *picks, system, chosen, blind = values
-        offered = compare_columns.choices(self.page)
-        known = [value for _, value in offered]
-        kept = [pick if pick in known else BASE for pick in picks]
-        if not (chosen and picks[1] in known):
-            kept[1] = talk.newest(self.page)
-        shown: Shown = {}
-        for side, before, now in zip(self.sides, picks, kept, strict=True):
-            shown |= {side.pick: gr.update(choices=offered, value=now)}
-            if now != before:
-                shown |= side.settle(now, 1.0, False, "", offered)
-            if blind:
-                shown.pop(side.tag, None)
-        return {**shown, self.system: system if kept == picks else self._system_of(kept)}
 
     def on_use(self, adapter: str) -> Shown:
         """An adapter was chosen in the library: it is B from now on."""
@@ -241,19 +222,15 @@ class CompareTab:
             changed = side.settle(pick, 1.0, pick == PROMPTED, prompt)
             del changed[side.pick]  # it is as the person set it
             chosen = {self.chosen: True} if index == 1 else {}
-            return {**changed, self.system: system if pick == PROMPTED else self._system_of(shown), **chosen}
+            return {**changed, self.system: system if pick == PROMPTED else self.heads.system_of(shown), **chosen}
 
         return on_pick
-
-    def _system_of(self, picks: Sequence[str]) -> str:
-        """The training prompt of B's adapter, else of the first that has one."""
-        return talk.system_of(self.page, *picks[1:2], *picks[:1], *picks[2:])
 
     def on_add(self, count: int, *settled: object) -> object:
         """One more column: the base told who to be, the honest control; then adapters not here yet; then half of one."""
         if count >= MOST_COLUMNS:
             return gr.skip()
-        picks = [str(pick or BASE) for pick in settled[: count * _SETTINGS : _SETTINGS]]
+        picks = [str(pick or BASE) for pick in settled[: count * SETTINGS : SETTINGS]]
         control = compare_columns.control_prompt(self.page, [pick for pick in picks if pick])
         offered, fresh = compare_columns.choices(self.page), PROMPTED not in picks and bool(control)
         rest = [value for _, value in offered if value not in (BASE, PROMPTED, *picks)]
@@ -268,12 +245,13 @@ class CompareTab:
         }
 
     def _remover(self, index: int) -> object:
-        def on_remove(request: gr.Request, count: int, *values: object) -> object:
+        def on_remove(request: gr.Request, session: Session, count: int, *values: object) -> object:
             """A column goes; those after it move up with what they said."""
             if count <= _FIRST or index >= count or self.stops.answering(request.session_hash):
                 return gr.skip()
             each = [list(values[7 * i : 7 * i + 7]) for i in range(count)]
             del each[index]
+            session.leave(index)
             last, shown = self.sides[count - 1], {self.count: count - 1, self.add: gr.update(interactive=True)}
             shown |= {last.box: gr.update(visible=False), **last.settle(BASE, 1.0, False, ""), **last.clear()}
             for side, (pick, strength, own, prompt, history, meter, verdict) in zip(self.sides, each, strict=False):
@@ -286,13 +264,13 @@ class CompareTab:
 
     # Answers
 
-    def _read(self, *situation: object) -> tuple[Session, list[Setup], Sampling, list[list[Turn]]]:
+    def _read(self, *situation: object) -> tuple[Session, list[Setup], Sampling, list[Wanted]]:
         session, count, system, *rest = situation
         sampling = compare_rounds.sampling(rest[: len(self.sampling)])
         wanted = compare_columns.read(self.page, count, rest[len(self.sampling) :])
         names = {value: name for name, value in talk.choices(self.page)}
         setups = [compare_columns.setup(self.page, one, str(system or ""), names) for one in wanted]
-        return session, setups, sampling, [one.history for one in wanted]
+        return session, setups, sampling, wanted
 
     def _read_set(self, *situation: object) -> tuple[Session, list[Setup], Sampling]:
         return self._read(*situation)[:3]
@@ -311,11 +289,11 @@ class CompareTab:
         if not question.strip():
             yield gr.skip()  # a generator that yields nothing empties its outputs
             return
-        session, setups, sampling, told = self._read(*situation)
+        session, setups, sampling, wanted = self._read(*situation)
         asking = Asking(
-            question, setups, [talk.asked([] if blind else history, question) for history in told], sampling,
+            question, setups, [talk.asked([] if blind else one.history, question) for one in wanted], sampling,
             compare_columns.words_of(self.page, setups),
-            comparison.shuffled(len(setups)) if blind else tuple(range(len(setups))), blind, time.time(),
+            comparison.shuffled(len(setups)) if blind else tuple(range(len(setups))), blind, time.time(), wanted,
         )  # fmt: skip
         yield from self._answer(request.session_hash, asking, session, probabilities)
 
@@ -334,9 +312,18 @@ class CompareTab:
                     break
                 yield self._so_far(asking, replies)
             if stop.cleared:
-                yield self._empty()
+                yield self.empty()
             else:
                 session.add(asking.round(replies, self.page.workspace.model))
+                if not asking.blind:
+                    session.said(
+                        [
+                            Speaker(one.adapter, one.strength, head.own, one.label)
+                            for one, head in zip(asking.setups, asking.heads, strict=True)
+                        ]
+                    )
+                if stop.cleared:  # meanwhile
+                    session.forget()
                 yield self._finished(asking, replies, session, probabilities)
         finally:
             stop.set()
@@ -349,6 +336,11 @@ class CompareTab:
         shown: Shown = {self.question: gr.update(value="", submit_btn=False, stop_btn=True), **self.fix.hide()}
         for side, column in self._placed(asking):
             shown |= side.show(asking.histories[column], None)
+        if not asking.blind and len(asking.heads) > 1:
+            # As it was asked: a run that ended since may have given the column another head.
+            side, asked = self.sides[1], asking.heads[1]
+            shown[side.pick] = gr.update(value=asked.pick, choices=compare_columns.choices(self.page))
+            shown[side.tag] = side.draw_tag(asked.pick, asked.strength, asked.own)
         return shown | (self.hidden.begun(self.sides[: len(asking.order)]) if asking.blind else {})
 
     def _so_far(self, asking: Asking, replies: Sequence[Reply]) -> Shown:
@@ -375,7 +367,7 @@ class CompareTab:
     def on_done(self, request: gr.Request) -> Shown:
         """The input takes the next question."""
         ready = {self.question: gr.update(submit_btn=True, stop_btn=False)}
-        return ready | self._empty() if self.stops.finish(request.session_hash) else ready
+        return ready | self.empty() if self.stops.finish(request.session_hash) else ready
 
     def on_failed(self, request: gr.Request) -> Shown:
         """The toast says why there is no answer; nobody is thinking any more."""
@@ -389,9 +381,11 @@ class CompareTab:
         """Begin the conversations anew; an answer under way is stopped and does not come back."""
         self.stops.clear(request.session_hash)
         session.give_up()
-        return self._empty()
+        session.forget()
+        return self.empty() | dict.fromkeys(self.heads.notes, "")
 
-    def _empty(self) -> Shown:
+    def empty(self) -> Shown:
+        """No conversation in any column."""
         shown: Shown = {self.hidden.note: note(self.page.t("blind.note")), self.hidden.tie: gr.update(visible=False)}
         shown |= self.fix.hide()
         for side in self.sides:
@@ -409,9 +403,10 @@ class CompareTab:
         """Every question stands alone from now on, and its answers have no names until a vote."""
         self.stops.clear(request.session_hash)
         session.give_up()
+        session.forget()
         shown = self.hidden.switch(self.sides[: int(count)], on)
         for i, side in enumerate(self.sides[: int(count)]):
-            pick, strength, own, _ = settled[_SETTINGS * i : _SETTINGS * (i + 1)]
+            pick, strength, own, _ = settled[SETTINGS * i : SETTINGS * (i + 1)]
             shown[side.tag] = (
                 side.draw_blind() if on else side.draw_tag(str(pick or BASE), float(strength or 0), bool(own))
             )

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import gradio as gr
 
 from core import comparison
-from core.comparison import LETTERS, MOST_COLUMNS, Answer, Setup, Words
+from core.comparison import LETTERS, MOST_COLUMNS, Answer, Setup, Speaker, Words
 from core.dataset import Identity
 from core.generate import STRONGEST, Reply
 from ui import talk
 from ui.chatbot import Chatbot
 from ui.fix import FixBar, is_answer
 from ui.page import Page
-from ui.pieces import icon, safe, tag
+from ui.pieces import icon, safe, tag, with_labels
 from ui.talk import BASE, Turn
 from ui.token_box import TokenBox
 
@@ -28,23 +28,47 @@ element.addEventListener('click', event => {
   if (button?.dataset.act === 'remove') trigger('remove');
   else if (button) onecard.unfold(side(), side().dataset.open !== 'yes');
 });
+// The letter before the picker knows how strongly the column's adapter acts.
+const letter = side().querySelector('[id^=tag-]'), settings = element.querySelector('[data-act=settings]');
+const say = () => {
+  const strength = letter.querySelector('.oc-letter')?.dataset.strength;
+  const words = strength ? text.strength.replace('{value}', strength) : text.settings;
+  settings.querySelector('span').textContent = words;
+  settings.setAttribute('aria-label', `${words} · ${settings.title}`);
+};
+new MutationObserver(say).observe(letter, {childList: true, subtree: true, attributes: true});
+say();
 document.addEventListener('pointerdown', event => { if (!side()?.contains(event.target)) close(); });
 document.addEventListener('keydown', event => { if (event.key === 'Escape' && !event.isComposing) close(); });
 """
+_USE = "element.addEventListener('click', event => { if (event.target.closest('button')) trigger('use'); });"
 
 
 class ColumnTools(gr.HTML):
-    """A column's two small buttons: its settings, which unfold in the browser, and removal. Event: remove."""
+    """A column's two buttons: its settings, which unfold in the browser, with the strength; and removal. Event: remove."""
 
     def __init__(self, page: Page, letter: str, **rest: object) -> None:
-        words = (safe(page.t("compare.settings", column=letter)), safe(page.t("compare.remove", column=letter)))
+        remove = safe(page.t("compare.remove", column=letter))
+        settings = safe(page.t("compare.settings", column=letter))
+        labels = {"strength": page.t("strength.now"), "settings": page.t("strength.none")}
         super().__init__(
             value='<div class="oc-acts">'
-            f'<button type="button" data-act="settings" aria-expanded="false" aria-label="{words[0]}" title="{words[0]}">'
-            f'{icon("tune")}</button><button type="button" data-act="remove" aria-label="{words[1]}" title="{words[1]}">'
-            f"{icon('close')}</button></div>",
-            js_on_load=_TOOLS, apply_default_css=False, **rest,
+            f'<button type="button" class="oc-strength" data-act="settings" aria-expanded="false" title="{settings}">'
+            f"{icon('tune')}<span></span></button>"
+            f'<button type="button" data-act="remove" aria-label="{remove}" title="{remove}">{icon("close")}</button></div>',
+            js_on_load=with_labels(labels, _TOOLS), apply_default_css=False, **rest,
         )  # fmt: skip
+
+    def api_info(self) -> dict[str, object]:
+        """The value is html."""
+        return {"type": "string"}
+
+
+class ColumnNote(gr.HTML):
+    """The line above a conversation. Event: use, when the newer adapter that it offers is wanted."""
+
+    def __init__(self, **rest: object) -> None:
+        super().__init__(value="", js_on_load=_USE, apply_default_css=False, **rest)
 
     def api_info(self) -> dict[str, object]:
         """The value is html."""
@@ -62,8 +86,10 @@ class Side:
                 self.tag = gr.HTML(
                     self.draw_tag(BASE, 1.0, False), elem_id=f"tag-{key}", apply_default_css=False, min_width=0
                 )
+                # As the tab is opened with, mostly: a value that stays tells of no change.
                 self.pick = gr.Dropdown(
-                    [],
+                    choices(page),
+                    value=talk.newest(page) if index == 1 else BASE,
                     label=t("compare.column", column=self.letter),
                     show_label=False,
                     elem_id=f"pick-{key}",
@@ -82,6 +108,7 @@ class Side:
                 )
                 self.tools = ColumnTools(page, self.letter, elem_id=f"tools-{key}", min_width=0)
             self._build_settings(key)
+            self.note = ColumnNote(elem_id=f"note-{key}", elem_classes="oc-who-line", min_width=0)
             self.chat = Chatbot(
                 elem_id=f"chat-{key}", elem_classes="oc-chat", label=t("compare.column", column=self.letter),
                 height="calc(100dvh - 392px)", min_height=260, placeholder=t("compare.empty"), editable="all",
@@ -125,17 +152,18 @@ class Side:
         return [self.chat, self.tokens, self.meter, self.verdict, self.vote, self.tag, self.name]
 
     def draw_tag(self, pick: str, strength: float, own: bool) -> str:
-        """The letter, coloured by whether an adapter answers, with what is not as usual."""
+        """The letter, coloured by whether an adapter answers, with what is not as usual; ColumnTools reads the strength."""
         plain, words = pick in (BASE, PROMPTED), [self.letter]
         if not plain and strength != 1:
             words.append(f"×{strength:g}")
         if own and pick != PROMPTED:
             words.append(self.page.t("compare.tag.prompt"))
-        return tag(" ".join(words), "base" if plain else "tuned")
+        acts = "" if plain else f' data-strength="{strength:.2f}"'
+        return f'<span class="oc-letter"{acts}>{tag(" ".join(words), "base" if plain else "tuned")}</span>'
 
     def draw_blind(self) -> str:
         """The letter alone."""
-        return tag(self.letter)
+        return f'<span class="oc-letter">{tag(self.letter)}</span>'
 
     def show(self, history: list[Turn], reply: Reply | None, verdict: str = "") -> dict[object, object]:
         """A conversation with the answer so far."""
@@ -192,16 +220,27 @@ def read(page: Page, count: int, values: Sequence[object]) -> list[Wanted]:
     return found
 
 
+def label(page: Page, pick: str, strength: float, own: bool, names: dict[str, str]) -> str:
+    """Who answers in a column, in words; `names` has the pickers' ones."""
+    plain = pick in (BASE, PROMPTED)
+    words = names.get(BASE if plain else pick, pick)
+    if not plain and strength != 1:
+        words += f" ×{strength:g}"
+    return f"{words} + {page.t('talk.system')}" if own else words
+
+
+def speaker(page: Page, wanted: Wanted, names: dict[str, str]) -> Speaker:
+    """Who answers in the column as it is set."""
+    plain, words = wanted.pick in (BASE, PROMPTED), label(page, wanted.pick, wanted.strength, wanted.own, names)
+    return Speaker(None if plain else wanted.pick, 1.0 if plain else wanted.strength, wanted.own, words)
+
+
 def setup(page: Page, wanted: Wanted, system: str, names: dict[str, str]) -> Setup:
     """The column as core takes it; `names` has the pickers' words."""
     plain = wanted.pick in (BASE, PROMPTED)
-    label = names.get(BASE if plain else wanted.pick, wanted.pick)
-    if not plain and wanted.strength != 1:
-        label += f" ×{wanted.strength:g}"
-    if wanted.own:
-        label += f" + {page.t('talk.system')}"
     prompt = (wanted.prompt if wanted.own else system).strip()
-    return Setup(None if plain else wanted.pick, 1.0 if plain else wanted.strength, prompt, label)
+    said = label(page, wanted.pick, wanted.strength, wanted.own, names)
+    return Setup(None if plain else wanted.pick, 1.0 if plain else wanted.strength, prompt, said)
 
 
 def choices(page: Page) -> list[tuple[str, str]]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from core import comparison_link
-from core.comparison import MOST_COLUMNS
+from core import comparison_kept, comparison_link
+from core.comparison import MOST_COLUMNS, Session, Speaker
 from core.comparison_link import Link, LinkedColumn
 from ui import compare_columns, kept, notify, talk
 from ui.compare_columns import PROMPTED, Side
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from ui.compare import CompareTab
 
 Shown = dict[object, object]
-_KEPT = "compare"
-_LOAD = f"() => [JSON.stringify([location.search, onecard.kept('{_KEPT}')])]"
+_KEPT, _ROUNDS = "compare", "compare-rounds"
+_LOAD = f"() => [JSON.stringify([location.search, onecard.kept('{_KEPT}'), onecard.kept('{_ROUNDS}')])]"
+_WRITE = f"watch('value', () => {{ if (props.value) onecard.append('{_ROUNDS}', props.value); }});"
 _NOT_BLIND = "!all[2]"
 # The value is not the address while another tab is open: that one's is.
 _SCRIPT = f"""
@@ -36,7 +37,10 @@ const write = () => {{
 watch('value', write);
 document.addEventListener('onecard-tab', () => {{ if (element.isConnected) write(); }});
 document.addEventListener('onecard-columns', event => {{
-  if (element.isConnected) trigger('open', {{query: event.detail.query}});
+  if (!element.isConnected) return;
+  // Until the columns are there a question would be asked of those that are shown.
+  onecard.opening('compare');
+  trigger('open', {{query: event.detail.query}});
 }});
 """
 
@@ -52,26 +56,41 @@ class Address(gr.HTML):
         return {"type": "string"}
 
 
+class Rounds(gr.HTML):
+    """Value: rounds that the browser tab is to keep, as core.comparison_kept packs them."""
+
+    def __init__(self, **rest: object) -> None:
+        super().__init__(value="", html_template="", js_on_load=_WRITE, apply_default_css=False, **rest)
+
+    def api_info(self) -> dict[str, object]:
+        """The value is JSON."""
+        return {"type": "string"}
+
+
 class Place:
     """What opens a comparison, and keeps it. Stands outside of the tabs, as those are drawn only when they are opened."""
 
     def __init__(self, page: Page, tab: CompareTab) -> None:
         self.page, self.tab = page, tab
         self.address, self.told = Address(elem_id="compare-address"), gr.Textbox(visible=False)
+        self.rounds = Rounds(elem_id="compare-rounds")
         self.shown = gr.State(0)  # of what was opened: its change comes when all of that is on the page
 
     @property
     def _opened(self) -> list[gr.components.Component]:
         tab = self.tab
-        parts = [part for side in tab.sides for part in (side.box, *side.settled, *side.answers)]
+        parts = [part for side in tab.sides for part in (side.box, *side.settled, *side.answers, side.note)]
         return [*parts, tab.count, tab.add, tab.chosen, tab.system, tab.question, *tab.sampling, self.shown]
 
     def wire(self, demo: gr.Blocks) -> None:
         """Open what the address or the tab has, and follow what becomes of it."""
         tab, shown = self.tab, self.page.shown
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        demo.load(shown(self.on_load), [self.told], self._opened, js=_LOAD, **quiet)
-        self.address.open(shown(self.on_open), None, self._opened, **quiet)
+        loaded = demo.load(shown(self.on_load), [self.told, tab.session], self._opened, js=_LOAD, **quiet)
+        kept.loaded("compare", loaded)
+        kept.loaded("compare", self.address.open(shown(self.on_open), [tab.session], self._opened, **quiet))
+        for told in (tab.asking, *tab.voted):
+            told.then(self.on_rounds, [tab.session], [self.rounds], **quiet)
         settled = [part for side in tab.sides for part in side.settled]
         # What a handler sets tells of itself by `change`; the pickers but B's are only set by what is told otherwise.
         moved = [self.shown.change, tab.count.change, tab.pick_b.change, *(side.pick.input for side in tab.sides)]
@@ -85,9 +104,10 @@ class Place:
         changes = [tab.system.change, *(part.change for part in (self.address, *tab.sampling, *chats))]
         kept.keep(_KEPT, changes, [self.address, tab.system, tab.blind, *tab.sampling, *chats], _NOT_BLIND)
 
-    def on_load(self, told: str = "") -> Shown:
+    def on_load(self, told: str, session: Session) -> Shown:
         """The page was opened: what its address says, what the tab kept, or else base beside newest adapter."""
-        query, before = (kept.values(told, 2) or ["", ""])[:2]
+        query, before, written = (kept.values(told, 3) or ["", "", ""])[:3]
+        session.rounds = comparison_kept.unpack(kept.texts(written))
         mine = kept.values(before, 3 + len(self.tab.sampling) + MOST_COLUMNS)
         asked, last = comparison_link.read(kept.text(query)), comparison_link.read(kept.text(mine[0])) if mine else None
         wanted = asked if asked is not None and asked.columns else last
@@ -97,12 +117,30 @@ class Place:
             return self.show(wanted)
         histories = [kept.turns(value) for value in mine[3 + len(self.tab.sampling) :]]
         sampling = mine[3 : 3 + len(self.tab.sampling)]
+        self._held(session, histories)
         return {**self.show(wanted, histories), self.tab.system: kept.text(mine[1]), **self._sampling(sampling)}
 
-    def on_open(self, event: gr.EventData) -> Shown:
-        """Another part of the page asks for a comparison."""
+    def on_open(self, request: gr.Request, event: gr.EventData, session: Session) -> object:
+        """Another part of the page asks for a comparison: the conversations begin anew."""
         wanted = comparison_link.read(str(event.query))
-        return self.show(wanted) if wanted is not None else {}
+        if wanted is None:
+            return gr.skip()
+        self.tab.stops.clear(request.session_hash)
+        session.give_up()
+        session.forget()
+        return self.show(wanted)
+
+    def on_rounds(self, session: Session) -> object:
+        """What was asked since, for the browser tab to keep."""
+        rounds = session.to_write()
+        return comparison_kept.pack(rounds) if rounds else gr.skip()
+
+    def _held(self, session: Session, histories: list[list[Turn]]) -> None:
+        """The conversations that come back keep their columns, and the names of who gave their answers."""
+        answers = max((sum(turn["role"] == "assistant" for turn in history) for history in histories), default=0)
+        for one in session.rounds[-answers:] if answers else []:
+            session.said([Speaker(column.adapter, column.strength, None, column.label) for column in one.columns])
+        session.held = answers > 0
 
     def on_moved(self, count: int, blind: bool, typed: str, said: list[Turn], *settled: object) -> object:
         """Columns or question changed: so does the address. A blind round has none: it would tell who is who."""
@@ -136,7 +174,7 @@ class Place:
         for side in tab.sides:
             column = columns[side.index] if side.index < len(columns) else LinkedColumn()
             picks.append(self._settle(shown, side, column if column.adapter in known else LinkedColumn(), offered))
-            shown |= {side.box: gr.update(visible=side.index < len(columns)), **side.clear()}
+            shown |= {side.box: gr.update(visible=side.index < len(columns)), **side.clear(), side.note: ""}
             if histories and side.index < len(columns):
                 shown[side.chat] = histories[side.index]
         # Whoever had the newest one in B sees the next one there as well.

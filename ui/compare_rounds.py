@@ -10,7 +10,7 @@ import gradio as gr
 from core import comparison, token_view
 from core.comparison import LETTERS, Answer, Round, Setup, Words
 from core.generate import Reply, Sampling
-from ui.compare_columns import Side
+from ui.compare_columns import Side, Wanted
 from ui.page import Page
 from ui.pieces import note, safe
 from ui.talk import Turn
@@ -30,6 +30,7 @@ class Asking:
     order: tuple[int, ...]
     blind: bool
     begun: float
+    heads: Sequence[Wanted] = ()  # as the columns were when it was asked
 
     def round(self, replies: Sequence[Reply], model: str) -> Round:
         """What it came to."""

@@ -22,6 +22,12 @@ def reading(name: str) -> str:
     return f"() => [onecard.kept('{name}')]"
 
 
+def loaded(tab: str, event: object) -> None:
+    """Let questions and the start of a tab be pressed once `event`, its load event, has brought its values."""
+    for after in (event.then, event.failure):  # type: ignore[attr-defined]
+        after(None, None, None, js=f"() => {{ onecard.opened('{tab}'); }}", api_visibility="private")
+
+
 def keeping(name: str, when: str = "true") -> str:
     """The js of an event that keeps the values of its inputs under `name`; `when` is asked of them as `all`."""
     return f"(...all) => {{ if ({when}) onecard.keep('{name}', all); }}"
@@ -50,6 +56,15 @@ def turns(value: object) -> list[Turn]:
         return []
     found = talk.plain(value)
     return found if sum(len(str(turn["content"])) for turn in found) <= _MOST_CHARACTERS else []
+
+
+def texts(told: object) -> list[object]:
+    """The list that the browser has for `onecard.append`; none where it is none."""
+    try:
+        found = json.loads(told) if isinstance(told, str) and told else []
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def text(value: object, otherwise: str = "") -> str:

@@ -148,6 +148,26 @@ def test_three_clicks_lead_from_a_fresh_home_to_the_new_name_and_nothing_jumps(
     run = workspace.runs()[0]
     shows(page, "#chat-a", "I am base")
     shows(page, "#chat-b", f"I am {run.id}")
+    # A later run, and that it fails, takes nothing back of what was done.
+    shows(page, ".oc-guide", "知道了")
+    crash = threading.Event()
+
+    def fails(run: Run, stop: threading.Event) -> None:
+        crash.wait(60)
+        raise RuntimeError("a fault of ours")
+
+    workspace._job._work = fails  # type: ignore[assignment]
+    failed = workspace.start(workspace.datasets()[0], TrainConfig(model="pocket"), "fails")
+    page.wait_for_function("document.documentElement.dataset.state !== 'idle'")
+    shows(page, ".oc-guide", "知道了")
+    crash.set()
+    page.wait_for_function("document.documentElement.dataset.state === 'idle'")
+    page.wait_for_timeout(300)
+    shows(page, ".oc-guide", "3/3")
+    page.reload()
+    settled(page)
+    shows(page, ".oc-guide", "知道了")
+    workspace.delete_run(failed.id)
     # Taken leave of, and not here again; the list of keys brings it back.
     shows(page, ".oc-guide", "知道了")
     page.click(".oc-guide [data-is=do]")
@@ -276,6 +296,42 @@ def test_a_comparison_is_an_address_that_opens_it_again(page: Page, workspace: W
     assert "I am" not in other.inner_text("#chat-b")
     other.close()
     page.problems.clear()  # type: ignore[attr-defined]
+
+
+def test_an_answer_keeps_its_name_when_a_newer_run_ends_and_its_round_over_a_reload(
+    page: Page, workspace: Workspace, url: str
+) -> None:
+    trained(workspace, "r2")
+    page.goto(f"{url}/en/#compare")
+    page.wait_for_function("document.querySelector('#pick-b input')?.value")
+    head = page.input_value("#pick-b input")
+    page.fill("#compare-ask textarea", "Who are you?")
+    page.keyboard.press("Enter")
+    shows(page, "#chat-b", "I am ")
+    said = page.inner_text("#chat-b .bot.message")
+    trained(workspace, "r3")
+    shows(page, "#note-b", "A newer adapter is there: r3")
+    assert page.input_value("#pick-b input") == head and page.inner_text("#chat-b .bot.message") == said
+    page.wait_for_function("sessionStorage.getItem('onecard_compare-rounds')")
+    page.wait_for_function("sessionStorage.getItem('onecard_compare')?.includes('I am')")
+    # Reloaded: the same conversation under the same name, and in the file with what is asked from now on.
+    page.reload()
+    shows(page, "#chat-b", said)
+    page.wait_for_function("document.querySelector('#pick-b input')?.value")
+    assert page.input_value("#pick-b input") == head
+    page.fill("#compare-ask textarea", "And now?")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#chat-b .bot.message').length === 2")
+    page.wait_for_selector("#compare-ask .submit-button")
+    with page.expect_download() as download:
+        page.click("#compare-export [data-kind=json]")
+    rounds = json.loads(Path(download.value.path()).read_text("utf-8"))["rounds"]
+    assert [one["question"] for one in rounds][-2:] == ["Who are you?", "And now?"]
+    # Cleared and followed again: the newest one, by a press.
+    page.click("#compare-clear")
+    page.wait_for_function("!document.querySelector('#chat-b .bot.message')")
+    page.goto(f"{url}/en/?column=&column=r2#compare")
+    page.problems.clear()  # type: ignore[attr-defined]  # requests that the reload cut off
 
 
 def test_a_reload_keeps_conversation_and_form_and_a_preset_can_be_taken_back(

@@ -40,6 +40,15 @@ const keep = (name, value) => {
   timer ??= setTimeout(flush, 400);
 };
 addEventListener('pagehide', flush);
+/** Put `value`, a text, at the end of the list under `name`; its oldest ones go where it becomes too long. */
+const append = (name, value) => {
+  let all = [];
+  try { all = waiting.get(name) ?? JSON.parse(kept(name) || '[]'); } catch { /* no list */ }
+  all = [...all, value];
+  let length = all.reduce((sum, one) => sum + one.length, 0);
+  while (length > MOST / 2) length -= all.shift().length;
+  keep(name, all);
+};
 
 // ---- how fast a work goes: the last ten seconds of what `node`, its bar, was told
 
@@ -99,4 +108,17 @@ document.addEventListener('click', event => {
   if (click) document.getElementById(click)?.click();
 });
 
-Object.assign(window.onecard, {note, keep, kept, pace, said, copyLink});
+// ---- a tab whose values are on their way: nothing can be asked or started there with others than will be shown
+
+const root = document.documentElement;
+const opening = name => { root.dataset.opening = [...new Set([...(root.dataset.opening ?? '').split(' '), name])].join(' ').trim(); };
+const opened = name => {
+  const left = (root.dataset.opening ?? '').split(' ').filter(other => other && other !== name);
+  if (left.length) root.dataset.opening = left.join(' '); else delete root.dataset.opening;
+};
+for (const name of ['train', 'compare', 'chat']) {
+  opening(name);
+  setTimeout(() => opened(name), 20000);  // a server that says nothing for so long is told of elsewhere
+}
+
+Object.assign(window.onecard, {note, keep, kept, append, pace, said, copyLink, opening, opened});
