@@ -355,9 +355,11 @@ def test_only_the_last_visits_are_remembered(tmp_path: Path) -> None:
             assert page[f"visit-{visit}"] is not None
         assert list(page.session_data) == [f"visit-{visit}" for visit in range(28, 60)]
         queue = page.blocks._queue
+        waiting = queue.pending_messages_per_session
         for visit in range(80):
-            queue.pending_messages_per_session[f"visit-{visit}"] = None
-        assert list(queue.pending_messages_per_session) == [f"visit-{visit}" for visit in range(16, 80)]
+            waiting[f"visit-{visit}"] = None
+            assert waiting["visit-0"] is None  # one that is answered all the while
+        assert list(waiting) == [*(f"visit-{visit}" for visit in range(17, 79)), "visit-79", "visit-0"]
         assert queue.ANALYTICS_MAX_EVENTS == 1 and queue.ANAYLTICS_CACHE_FREQUENCY > 10**9, "no table after every event"
 
 
@@ -584,7 +586,7 @@ def test_a_cleared_conversation_stays_empty_whenever_the_clearing_comes(workspac
     }
     for tab, ask in asks.items():
         conversation = tab.chat if tab is chat else tab.sides[0].chat
-        cleared = (_Visit,) if tab is chat else (_Visit, Session())
+        cleared = (_Visit, "", "", False) if tab is chat else (_Visit, Session())
         shown = list(ask())
         assert shown[-1][conversation][-1]["content"] == "abc"
         assert conversation not in tab.on_done(_Visit)
@@ -624,6 +626,7 @@ def test_a_folded_thought_is_no_part_of_the_conversation() -> None:
 def test_a_base_chosen_for_b_by_hand_stays_when_a_run_ends(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from core.comparison import Session
     from ui import talk
 
     _, _, compare, _ = _tabs(workspace)
@@ -631,11 +634,35 @@ def test_a_base_chosen_for_b_by_hand_stays_when_a_run_ends(
     monkeypatch.setattr(talk, "newest", lambda page: "r1")
 
     def picked(before: str, chosen: bool) -> str:
-        return compare.on_changed("", before, "", "", "", "", "", chosen, False)[compare.pick_b]["value"]
+        sides = [["", 1.0, False, ""] for _ in range(6)]
+        sides[1][0] = before
+        sent = [Session(), 2, "", chosen, False, *(value for side in sides for value in side)]
+        return compare.heads.on_changed(_Visit, *sent)[compare.pick_b].get("value", before)
 
     assert picked("", chosen=False) == "r1"
     assert picked("", chosen=True) == ""
     assert picked("gone", chosen=True) == "r1"
+
+
+def test_nobody_else_answers_in_the_middle_of_a_chat_and_a_newer_one_is_told_of(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ui import talk
+
+    chat = _tabs(workspace)[3]
+    monkeypatch.setattr(talk, "choices", lambda page: [("the base", ""), ("run", "r1"), ("later run", "r2")])
+    monkeypatch.setattr(talk, "newest", lambda page: "r2")
+    said = [{"role": "user", "content": "q"}]
+
+    def told(pick: str, chosen: bool, history: list[dict[str, object]]) -> tuple[object, object]:
+        update = chat.on_changed(pick, "", chosen, history)[chat.pick]
+        return update["value"], update["info"]
+
+    assert told("r1", False, []) == ("r2", "")
+    assert told("r1", False, said) == ("r1", "A newer adapter is there: later run")
+    assert told("r1", True, said) == ("r1", "") and told("gone", True, said) == ("r2", "")
+    assert chat.on_clear(_Visit, "r1", "", False)[chat.pick]["value"] == "r2"
+    assert chat.on_clear(_Visit, "r1", "", True)[chat.pick]["value"] == "r1"
 
 
 def test_errors_reach_the_page_in_its_language_and_without_internals() -> None:

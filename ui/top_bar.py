@@ -39,7 +39,7 @@ _TEMPLATE = """
 """
 _SCRIPT = """
 const part = name => element.querySelector(`[data-is=${name}]`);
-let key = null, score = null, boot = null, failed = 0, gone = false, wait = 1000, timer = null;
+let key = null, score = null, boot = null, failed = 0, gone = false, wait = 1000, timer = null, asked = 0;
 // One failure may be a hiccup. What a person then sees is no news any more, and says so, until the server answers again.
 function connected(yes) {
   failed = yes ? 0 : failed + 1;
@@ -96,7 +96,9 @@ function show(state) {
 async function poll() {
   clearTimeout(timer);
   if (!element.isConnected) return;
-  if (!document.hidden) {
+  // In the background just so often that the server goes on to know this visit.
+  if (!document.hidden || Date.now() - asked > 45000) {
+    asked = Date.now();
     try {
       const state = await Promise.race([server.status({}), late()]);
       gone ||= failed > 0 && !state;
