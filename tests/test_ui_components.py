@@ -13,7 +13,7 @@ import pytest
 from core.dataset import Message, Row
 from core.errors import DatasetError
 from ui.plots import Curve, compare_runs, downsample, smooth
-from ui.probe_table import marked, probe_table, stat_strip
+from ui.probe_table import BASE, marked, probe_table, stat_strip
 from ui.rows import MAX_CELL_CHARACTERS, MAX_ROWS, cells, clean
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -177,6 +177,14 @@ def test_the_table_has_before_three_between_and_latest_with_general_questions_la
     assert len(re.findall('scope="col"', probe_table(probings[:2], "en"))) == 4
     assert "✗ old identity" in probe_table(probings[:1], "en")
     assert "pt-waiting" in probe_table([], "en")
+
+
+def test_a_run_that_went_on_from_an_adapter_heads_the_bases_answers_as_the_bases() -> None:
+    probings = [{"step": 0, "answers": [_answer("q", "a")]}, {"step": 5, "answers": [_answer("q", "b")]}]
+    for language, base, before in (("zh", "基座（不带适配器）", "训练前"), ("en", "Base (no adapter)", "Before")):
+        first, further = probe_table(probings, language), probe_table(probings, language, BASE)
+        assert f">{before}</th>" in first and f">{base}</th>" in further and f'data-label="{base}"' in further
+        assert before not in further and base not in first
 
 
 @pytest.mark.parametrize(

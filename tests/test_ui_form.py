@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -222,3 +223,24 @@ def test_a_table_that_was_deleted_is_not_offered_any_more(workspace: Workspace) 
     assert ("mine", "mine") in offers.tables(page(workspace))
     workspace.delete("mine")
     assert ("mine", "mine") not in offers.tables(page(workspace))
+
+
+def test_a_reload_keeps_the_chosen_cards_while_they_are_there(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core import launch
+
+    monkeypatch.setattr(launch, "visible_cards", lambda: ("0", "1", "2", "3"))
+    tab = tab_of(workspace)
+    form = dict(zip(fields.visible_names(), fields.show(tab.page.workspace.default_preset.config), strict=True))
+
+    def loaded(number: object, model: str = "pocket") -> dict[str, object]:
+        return tab.on_load(json.dumps([None, None, model, number, *form.values()]))[tab.cards]
+
+    assert loaded(2)["value"] == 2 and "processes of its own" in loaded(2)["info"]
+    assert loaded(0)["value"] == 0 and loaded(0)["info"] == ""
+    assert loaded(2, "another-base")["value"] == 2  # the cards are the machine's, not the model's
+    for strange in (9, "2", True, None, [2]):
+        assert "value" not in loaded(strange)
+    monkeypatch.setattr(launch, "visible_cards", lambda: ("0",))
+    assert "value" not in loaded(2)

@@ -19,8 +19,20 @@ def build(page: Page) -> gr.Dropdown:
         elem_id="cards",
     )
 
-    def explain(number: int) -> dict[str, object]:
-        return gr.update(info=page.t("cards.note") if number else "")
+    def on_chosen(number: int) -> dict[str, object]:
+        return gr.update(info=_explained(page, number))
 
-    control.input(page.shown(explain), [control], [control], show_progress="hidden", api_visibility="private")
+    control.input(page.shown(on_chosen), [control], [control], show_progress="hidden", api_visibility="private")
     return control
+
+
+def restored(page: Page, number: object) -> dict[str, object]:
+    """The control with the choice that a browser tab kept, while there are the cards for it; else as it is."""
+    known = [value for _, value in launch.choices()]
+    if isinstance(number, bool) or number not in known:
+        return gr.update()
+    return gr.update(value=number, info=_explained(page, known[known.index(number)]))
+
+
+def _explained(page: Page, number: int) -> str:
+    return page.t("cards.note") if number else ""

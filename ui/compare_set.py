@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
@@ -14,14 +14,42 @@ from core.dataset import Message
 from core.errors import DatasetError
 from core.generate import Sampling
 from core.text import Text
-from ui import compare_columns, notify, talk
+from ui import compare_columns, notify, talk, transfers
 from ui.page import Page
-from ui.pieces import note, safe, tag
+from ui.pieces import note, safe, show_seconds, tag
 
 Shown = dict[object, object]
 _AT_ONCE = 24  # rows of one batch: more of them would make everybody else's answers slow
 _REDRAWN_SECONDS = 0.5
+_KNOWN_SECONDS = 1.5  # before that a pace is a guess
 _FILTER = "on => { document.querySelector('#set-table').dataset.only = on ? 'yes' : ''; }"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How far a run of the set is: answers that are whole, of all there will be, after so many seconds."""
+
+    whole: int
+    answers: int
+    columns: int
+    seconds: float
+
+    @property
+    def share(self) -> float:
+        """0 to 1."""
+        return self.whole / self.answers
+
+    @property
+    def per_minute(self) -> float | None:
+        """Questions a minute, each asked of every column; None while that is not known."""
+        known = self.whole and self.seconds >= _KNOWN_SECONDS
+        return 60 * self.whole / self.columns / self.seconds if known else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At that pace."""
+        pace = self.per_minute
+        return 60 * (self.answers - self.whole) / self.columns / pace if pace else None
 
 
 class QuestionSet:
@@ -65,10 +93,11 @@ class QuestionSet:
         session, setups, sampling = self._read(*situation)
         stop = self.stops.begin(request.session_hash)
         done: list[Round] = []
+        begun, answers = time.monotonic(), len(questions) * len(setups)
         yield {
             self.run: gr.update(visible=False),
             self.stop: gr.update(visible=True),
-            self.table: self._draw(setups, []),
+            self.table: self._draw_way(Way(0, answers, len(setups), 0.0)) + self._draw(setups, []),
         }
         try:
             many, drawn = max(1, _AT_ONCE // len(setups)), 0.0
@@ -77,12 +106,17 @@ class QuestionSet:
                 for part in self._asked(questions[at : at + many], setups, sampling, stop):
                     if time.monotonic() - drawn > _REDRAWN_SECONDS:
                         drawn = time.monotonic()
-                        yield {self.table: self._draw(setups, [*done, *part])}
+                        rounds = [*done, *part]
+                        whole = sum(bool(answer.finish) for one in rounds for answer in one.answers)
+                        way = Way(whole, answers, len(setups), drawn - begun)
+                        yield {self.table: self._draw_way(way) + self._draw(setups, rounds)}
                 done += part
                 if stop.is_set():
                     break
             session.questions = done
-            yield {self.table: self._draw(setups, done)}
+            left = stop.is_set() and len(done) < len(questions)
+            words = self.page.t("set.stopped", done=len(done), count=len(questions)) if left else ""
+            yield {self.table: (note(words) if words else "") + self._draw(setups, done)}
         finally:
             stop.set()
 
@@ -111,6 +145,17 @@ class QuestionSet:
     def on_stop(self, request: gr.Request) -> None:
         """Stop this page's run; what is there stays."""
         self.stops.stop(request.session_hash)
+
+    def _draw_way(self, way: Way) -> str:
+        """Done of all, questions a minute and the time left, as a sentence and as a bar."""
+        t, parts = self.page.t, [self.page.t("set.way", done=way.whole, count=way.answers)]
+        if way.per_minute is not None and way.seconds_left is not None:
+            parts.append(
+                t("set.pace", pace=f"{way.per_minute:.0f}" if way.per_minute >= 10 else f"{way.per_minute:.1f}")
+            )
+            parts.append(t("transfer.left", time=show_seconds(way.seconds_left)))
+        words = " · ".join(parts)
+        return f'<div class="oc-set-way"><span>{safe(words)}</span>{transfers.bar(words, way.share)}</div>'
 
     def _draw(self, setups: Sequence[Setup], rounds: Sequence[Round]) -> str:
         t = self.page.t

@@ -20,7 +20,7 @@ from ui.how import draw_how, peak
 from ui.page import Page
 from ui.pieces import leading, safe, show_bytes
 from ui.plots import downsample, smooth
-from ui.probe_table import probe_table, stat_strip
+from ui.probe_table import BASE, BEFORE, probe_table, stat_strip
 from ui.probings import said_of_probings
 from ui.suite import short_name, suite_of
 
@@ -176,7 +176,8 @@ class Follow:
         run = self._run(run_id)
         probings = run.probings if run else []
         said = said_of_probings(self.page, run, probings) if run and probings else ""
-        return said + probe_table(probings, self.page.language)
+        start = BASE if run is not None and run.config.adapters else BEFORE
+        return said + probe_table(probings, self.page.language, start)
 
     def draw_points(self, run_id: str) -> str:
         """Identity hits against drift, a dot a probing."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from core.config import fact_of
-from ui import fields, kept, offers
+from ui import cards, fields, kept, offers
 from ui.page import Page
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Shown = dict[object, object]
 _KEPT = "form"
 _LONGEST = 4000
+_BESIDE = 4  # kept values before the form's: preset, table, base model, cards
 
 
 class FormState:
@@ -60,7 +61,7 @@ class FormState:
         settled.then(shown(tab.on_preview), look, [tab.preview], **quiet)
         returned = self.back.click(shown(on_back), [self.before], filled, **quiet)
         returned.then(shown(tab.on_preview), look, [tab.preview], **quiet)
-        mine = [tab.preset, tab.dataset, tab.model, *form]
+        mine = [tab.preset, tab.dataset, tab.model, tab.cards, *form]
         kept.keep(_KEPT, [part.change for part in mine], mine)
 
     def fill(self, tab: TrainTab, preset: str, values: Sequence[object]) -> list[object]:
@@ -78,18 +79,23 @@ class FormState:
         return any(all(one[name] == values[name] for name in names if name not in stays) for one in known)
 
     def restored(self, tab: TrainTab, told: str, tables: Sequence[str], model: str) -> Shown:
-        """What the browser tab kept, as far as it can still be; nothing of it under another base model."""
+        """What the browser tab kept, as far as it can still be; of the settings nothing under another base model.
+
+        Nor while a run is in progress, whose settings stand there.
+        """
         form = tab.form.all
-        mine = kept.values(told, 3 + len(form))
-        if mine is None or mine[2] != model:
+        mine = kept.values(told, _BESIDE + len(form))
+        if mine is None:
             return {}
-        shown: Shown = {}
+        shown: Shown = {tab.cards: cards.restored(self.page, mine[3])}
+        if mine[2] != model or tab.page.workspace.active is not None:
+            return shown
         if mine[0] in [preset.id for preset in self.page.workspace.presets()]:
             shown[tab.preset] = mine[0]
         if mine[1] in tables:
             shown[tab.dataset] = gr.update(choices=list(tables), value=mine[1])
         offered = offers.pickers(self.page, tab.form)
-        for name, value in zip(fields.visible_names(), mine[3:], strict=True):
+        for name, value in zip(fields.visible_names(), mine[_BESIDE:], strict=True):
             if _fits(name, value):
                 field = tab.form.components[name]
                 shown[field] = {**offered[field], "value": value} if field in offered else value

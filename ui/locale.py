@@ -6,6 +6,7 @@ from core.text import Language, Text
 from ui import (
     words_cards,
     words_command,
+    words_compare,
     words_diagnostics,
     words_doctor,
     words_effects,
@@ -36,6 +37,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     **words_mix.TEXTS,
     **words_history.TEXTS,
     **words_command.TEXTS,
+    **words_compare.TEXTS,
     **words_publish.TEXTS,
     **words_runs.TEXTS,
     **words_cards.TEXTS,
@@ -190,9 +192,9 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "runs.none": ("还没有训练过", "No runs yet"),
     "runs.delete": ("删除“{title}”", "Delete “{title}”"),
     "runs.delete.ask": (
-        "删除“{title}”？适配器和检查点一起删除。在删除别的、再次训练或重启程序之前可以撤销。",
-        "Delete “{title}”? Its adapter and checkpoints go with it. It can be undone until something else is deleted, "
-        "a run starts, or the program starts anew.",
+        "删除“{title}”？适配器和检查点一起删除。十分钟内可以撤销；再删除别的、再次训练或重启程序之后就不能了。",
+        "Delete “{title}”? Its adapter and checkpoints go with it. It can be undone for ten minutes, or until something "
+        "else is deleted, a run starts, or the program starts anew.",
     ),
     "run.nothing": ("还没有训练", "No run yet"),
     "run.new": ("准备中", "starting"),
@@ -395,9 +397,9 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "library.rename.ask": ("这个适配器的新名字", "New name of this adapter"),
     "library.export": ("下载 zip", "Download zip"),
     "library.remove.ask": (
-        "删除导入的适配器“{name}”？在删除别的、再次训练或重启程序之前可以撤销。",
-        "Delete the imported adapter “{name}”? It can be undone until something else is deleted, a run starts, or the "
-        "program starts anew.",
+        "删除导入的适配器“{name}”？十分钟内可以撤销；再删除别的、再次训练或重启程序之后就不能了。",
+        "Delete the imported adapter “{name}”? It can be undone for ten minutes, or until something else is deleted, a run "
+        "starts, or the program starts anew.",
     ),
     "verdict.hit": ("身份命中", "identity hit"),
     "verdict.old": ("旧身份", "old identity"),

@@ -21,7 +21,7 @@ from core.text import Language, Text
 from ui import pieces
 
 _STATIC = Path(__file__).parent / "static"
-_SCRIPTS = ("loss_chart.js", "chart_save.js")
+_SCRIPTS = ("loss_chart.js", "picture.js", "chart_save.js")
 _STRINGS: dict[str, Text] = {
     "title": Text("训练损失曲线", "Training loss"),
     "summary": Text(

@@ -26,7 +26,10 @@ _VERDICTS: dict[str, tuple[str, Text]] = {
     "changed": ("pt-warn", Text("≠ 变了", "≠ changed")),
     "leak": ("pt-warn", Text("✗ 串入身份", "✗ leaked")),
 }
-_BEFORE = Text("训练前", "Before")
+BEFORE = Text("训练前", "Before")
+BASE = Text(
+    "基座（不带适配器）", "Base (no adapter)"
+)  # of a run that went on from an adapter: asked is the base there, too
 _QUESTION = Text("问题", "Question")
 _VERDICT = Text("结果", "Result")
 _KEPT_SKILLS = Text("能力保持", "Kept skills")
@@ -40,12 +43,12 @@ _MORE = Text(
 )
 _ALIKE = 0.4  # a text that shares less with the one before has been rewritten: what is gone would only be in the way
 _WORDS = re.compile(r"[^\W\u3400-\u9fff]+|\s+|.", re.DOTALL)  # a Chinese character is a word
-_CAPTION = Text("同样的问题在训练前后的回答", "Answers to the same questions before and after training")
+_CAPTION = Text("同样的问题，{start}和训练后的回答", "Answers to the same questions: {start}, and after training")
 _WAITING = Text("第一次提问后，回答会出现在这里", "Answers appear here after the first probing")
 
 
-def probe_table(probings: Sequence[Probing], language: Language) -> str:
-    """The table of the `probed` events of one run, oldest first: a row a question, a column a probing.
+def probe_table(probings: Sequence[Probing], language: Language, start: Text = BEFORE) -> str:
+    """The table of the `probed` events of one run, oldest first: a row a question, a column a probing; `start` heads step 0.
 
     Columns are the first probing, up to three between and the latest; the tag judges the latest, whose words that were
     not there the time before are marked. General questions, whose answers should not change, come last under a label of
@@ -59,12 +62,12 @@ def probe_table(probings: Sequence[Probing], language: Language) -> str:
         earlier = {}
     pinned = [answer for answer in latest if answer.get("shown", True)]
     others = [answer for answer in latest if not answer.get("shown", True)]
-    table = _table(pinned, _columns(probings), earlier, language)
+    table = _table(pinned, _columns(probings), earlier, language, start)
     if others:
         identity = [answer for answer in others if answer.get("kind") != "general"]
         hit = sum(answer.get("verdict") == "hit" for answer in identity)
         words = _MORE.of(language).format(n=len(others), hits=len(identity), hit=hit)
-        inner = _table(others, [probings[0], *probings[-1:]][: len(probings)], earlier, language)
+        inner = _table(others, [probings[0], *probings[-1:]][: len(probings)], earlier, language, start)
         table += f'<details class="pt-more"><summary>{escape(words)}</summary>{inner}</details>'
     key = (
         f'<div class="pt-key"><span><mark class="pt-new">{_NEW.of(language)}</mark></span>'
@@ -77,17 +80,23 @@ def probe_table(probings: Sequence[Probing], language: Language) -> str:
     return f'<div class="pt">{table}{key}</div></div>'
 
 
-def _table(answers: Sequence[Answer], shown: Sequence[Probing], earlier: Mapping[str, str], language: Language) -> str:
+def _table(
+    answers: Sequence[Answer], shown: Sequence[Probing], earlier: Mapping[str, str], language: Language, start: Text
+) -> str:
     """The questions of `answers`, a column a probing."""
     general = [answer for answer in answers if answer.get("kind") == "general"]
     identity = [answer for answer in answers if answer.get("kind") != "general"]
-    heads = "".join(f'<th scope="col"{_fold(i, len(shown))}>{_title(p, language)}</th>' for i, p in enumerate(shown))
-    parts = [f"<tbody>{''.join(_row(answer, shown, earlier, language) for answer in identity)}</tbody>"]
+    heads = "".join(
+        f'<th scope="col"{_fold(i, len(shown))}>{_title(p, language, start)}</th>' for i, p in enumerate(shown)
+    )
+    parts = [f"<tbody>{''.join(_row(answer, shown, earlier, language, start) for answer in identity)}</tbody>"]
     if general:
         label = f'<tr class="pt-group"><th scope="rowgroup" colspan="{len(shown) + 2}">{_KEPT_SKILLS.of(language)}</th></tr>'
-        parts.append(f"<tbody>{label}{''.join(_row(answer, shown, earlier, language) for answer in general)}</tbody>")
+        parts.append(
+            f"<tbody>{label}{''.join(_row(answer, shown, earlier, language, start) for answer in general)}</tbody>"
+        )
     return (
-        f"<table><caption>{_CAPTION.of(language)}</caption><thead><tr>"
+        f"<table><caption>{_CAPTION.of(language).format(start=start.of(language))}</caption><thead><tr>"
         f'<th scope="col">{_QUESTION.of(language)}</th>{heads}<th scope="col">{_VERDICT.of(language)}</th></tr></thead>'
         f"{''.join(parts)}</table>"
     )
@@ -111,9 +120,9 @@ def _hits(probing: Probing) -> int:
     return hits if isinstance(hits, int) else 0
 
 
-def _title(probing: Probing, language: Language) -> str:
+def _title(probing: Probing, language: Language, start: Text) -> str:
     step = probing.get("step")
-    return _BEFORE.of(language) if step == 0 else escape(Text(f"第 {step} 步", f"Step {step}").of(language))
+    return start.of(language) if step == 0 else escape(Text(f"第 {step} 步", f"Step {step}").of(language))
 
 
 def _fold(column: int, columns: int) -> str:
@@ -126,14 +135,14 @@ def _answers(probing: Probing) -> list[Answer]:
     return [answer for answer in answers if isinstance(answer, Mapping)] if isinstance(answers, Sequence) else []
 
 
-def _row(latest: Answer, shown: Sequence[Probing], earlier: Mapping[str, str], language: Language) -> str:
+def _row(latest: Answer, shown: Sequence[Probing], earlier: Mapping[str, str], language: Language, start: Text) -> str:
     question = str(latest.get("question", ""))
     cells = []
     for column, probing in enumerate(shown):
         answer = next((a for a in _answers(probing) if a.get("question") == latest.get("question")), None)
         before = earlier.get(question) if column == len(shown) - 1 else None
         text = f'<div class="pt-answer">{marked(answer, before) if answer else "–"}</div>'
-        cells.append(f'<td data-label="{_title(probing, language)}"{_fold(column, len(shown))}>{text}</td>')
+        cells.append(f'<td data-label="{_title(probing, language, start)}"{_fold(column, len(shown))}>{text}</td>')
     kind, words = _VERDICTS.get(str(latest.get("verdict", "")), ("", Text("", "")))
     tag = f'<span class="pt-tag {kind}">{words.of(language)}</span>' if kind else ""
     return f'<tr><th scope="row">{escape(question)}</th>{"".join(cells)}<td class="pt-verdict">{tag}</td></tr>'

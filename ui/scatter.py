@@ -37,8 +37,8 @@ class _Dot:
 
 
 def script() -> str:
-    """What the browser does with the dots."""
-    return (_STATIC / "scatter.js").read_text("utf-8")
+    """What the browser does with the dots, and how it saves them as a picture."""
+    return "".join((_STATIC / name).read_text("utf-8") for name in ("picture.js", "scatter.js", "scatter_save.js"))
 
 
 def style() -> str:
@@ -74,10 +74,18 @@ def draw(page: Page, run: Run) -> str:
     t = page.t
     inner = "".join((*_grid(page, axis, floor, suite_of(run)), *(_button(page, run, dot) for dot in dots)))
     return (
-        f'<div class="oc-head"><h2>{safe(t("scatter.title"))}</h2><span>{safe(t("scatter.note"))}</span></div>'
+        f'<div class="oc-head"><h2>{safe(t("scatter.title"))}</h2><span>{safe(t("scatter.note"))}</span>{_save(page)}</div>'
         f'<div class="sc"><div class="sc-plane" role="group" aria-label="{safe(t("scatter.label"))}">{inner}</div>'
         f'<div class="sc-x">{safe(t("scatter.x"))}</div>'
         f'<p class="sc-said" role="status">{safe(_said(page, run, dots))}</p></div>'
+    )
+
+
+def _save(page: Page) -> str:
+    return "".join(
+        f'<button type="button" class="sc-save" data-save="{kind.lower()}" title="{safe(page.t("scatter.save", kind=kind))}" '
+        f'aria-label="{safe(page.t("scatter.save", kind=kind))}">{kind}</button>'
+        for kind in ("SVG", "PNG")
     )
 
 

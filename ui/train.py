@@ -11,8 +11,9 @@ from core.checkpoints import newest_step
 from core.config import TrainConfig, fact_of
 from core.errors import BusyError, UserError
 from core.presets import Preset
+from core.run import Run
 from core.workspace import Preview
-from ui import cards, fields, findings, notify, offers, own_probes, runs, scatter
+from ui import cards, fields, findings, kept, notify, offers, own_probes, runs, scatter
 from ui.command import Commands
 from ui.findings import FindingList
 from ui.follow import Follow
@@ -62,9 +63,12 @@ class TrainTab:
             self.preset = gr.Radio(presets, value=first.id, label=t("train.preset"), show_label=False, elem_id="preset")
             self.memory = FormState(self.page)
             with gr.Row():
-                self.dataset = gr.Dropdown([], label=t("train.dataset"), elem_id="train-dataset", min_width=80)
+                tables, table, models, model = self._choices()
+                self.dataset = gr.Dropdown(
+                    tables, value=table, label=t("train.dataset"), elem_id="train-dataset", min_width=80
+                )
                 self.model = gr.Dropdown(
-                    [], label=t("train.model"), allow_custom_value=True, elem_id="model", min_width=80
+                    models, value=model, label=t("train.model"), allow_custom_value=True, elem_id="model", min_width=80
                 )
             self.get = GetModel(self.page)
             self.form = fields.build_form(self.page.language, first.config)
@@ -129,8 +133,11 @@ class TrainTab:
         look = {"fn": shown(self.on_preview), "inputs": [self.dataset, *self.settings], "outputs": [self.preview],
                 "trigger_mode": "always_last", **quiet}  # fmt: skip
         progress = {"outputs": self.progress, **quiet}
-        loaded = dict.fromkeys([self.dataset, self.model, self.preset, *self.form.all, *self.progress])
-        demo.load(shown(self.on_load), [self.memory.told], list(loaded), js=self.memory.reading, **quiet)
+        loaded = dict.fromkeys([self.dataset, self.model, self.preset, self.cards, *self.form.all, *self.progress])
+        kept.loaded(
+            "train",
+            demo.load(shown(self.on_load), [self.memory.told], list(loaded), js=self.memory.reading, **quiet),
+        )
         self.memory.wire(self)
         chosen = [self.model, self.preset, *self.form.all]
         self.model.input(shown(self.on_typed_model), [self.model], [*chosen, *self.get.outputs], **quiet)
@@ -175,20 +182,26 @@ class TrainTab:
 
         `told`: the form as this browser tab kept it; a run in progress comes before it.
         """
-        workspace = self.page.workspace
-        names, model = workspace.datasets(), workspace.status().model
-        models = list(dict.fromkeys([model, *workspace.models()]))
-        newest = workspace.active or next(iter(workspace.runs()), None)
-        table = newest.dataset if newest and newest.dataset in names else next(iter(names), None)
-        active = workspace.active
+        names, table, models, model = self._choices()
+        active, newest = self.page.workspace.active, self._newest()
         filled = dict(zip(self.form.all, fields.show(active.config), strict=True)) if active else {}
         return {
             self.dataset: gr.update(choices=names, value=table),
             self.model: gr.update(choices=models, value=model),
             **self._show(newest.id if newest else None),
             **offers.pickers(self.page, self.form, active.config if active else None),
-            **(filled or self.memory.restored(self, told, names, model)),
+            **filled,
+            **self.memory.restored(self, told, names, model),
         }
+
+    def _newest(self) -> Run | None:
+        return self.page.workspace.active or next(iter(self.page.workspace.runs()), None)
+
+    def _choices(self) -> tuple[list[str], str | None, list[str], str]:
+        """Tables and the chosen one, models and the chosen one. A page is built with them, too: what stays tells nobody."""
+        names, model, newest = self.page.workspace.datasets(), self.page.workspace.status().model, self._newest()
+        table = newest.dataset if newest and newest.dataset in names else next(iter(names), None)
+        return names, table, list(dict.fromkeys([model, *self.page.workspace.models()])), model
 
     def on_visit(self, dataset: str | None) -> Shown:
         """The tables there are now; the chosen one stays chosen while it exists."""
@@ -310,10 +323,8 @@ class TrainTab:
         if role == "stop":
             self.page.workspace.stop()
             return self._show_button()
-        workspace = self.page.workspace
-        workspace.library.removed.forget()  # its disk may be what the run needs
         try:
-            return self._show(workspace.start(dataset or "", self._config(*settings), cards=cards).id)
+            return self._show(self.page.workspace.start(dataset or "", self._config(*settings), cards=cards).id)
         except BusyError as error:
             # Started on another page meanwhile: say so, and show that run instead of the old one.
             notify.warn(error.of(self.page.language))

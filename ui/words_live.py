@@ -52,6 +52,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "live.unkept": ("第 {step} 步的适配器没能保留：{reason}", "the adapter of step {step} could not be kept: {reason}"),
     "scatter.title": ("学会与跑偏", "Taken against drift"),
     "scatter.note": ("每个点是一次提问时的适配器", "A dot is the adapter at one probing"),
+    "scatter.save": ("把这张图存为 {kind}", "Save this picture as {kind}"),
     "scatter.label": (
         "各次提问时的适配器：越高，身份题命中越多；越靠右，别的回答偏移越大",
         "Adapters at each probing: the higher, the more identity hits; the further right, the more other answers drifted",

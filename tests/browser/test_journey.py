@@ -77,7 +77,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 def open_page(page: Page, app: App, language: str = "zh") -> None:
     page.goto(f"{app.url}/{language}")
     page.wait_for_selector("#rows textarea")
-    page.wait_for_timeout(1000)
+    page.wait_for_selector("html:not([data-opening])")
+    page.wait_for_timeout(500)
     forget_the_leaving(page)
 
 

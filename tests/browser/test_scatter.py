@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import pytest
 
@@ -63,6 +65,23 @@ def test_a_dot_is_picked_by_mouse_and_by_keyboard_and_keeps_the_focus(
     page.keyboard.press("Enter")
     page.locator('.sc-dot[data-step="20"][aria-pressed="true"]').wait_for()
     assert workspace.run("one").adapter_step == 20 and page.locator('.sc-dot[aria-pressed="true"]').count() == 1
+
+
+def test_the_plane_is_saved_as_a_picture_that_needs_no_style_sheet(page: Page, served: tuple[str, Workspace]) -> None:
+    page.goto(f"{served[0]}/en/#train")
+    page.locator('.sc-dot[aria-pressed="true"]').wait_for()
+    saved = {}
+    for kind in ("svg", "png"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Save this picture as {kind.upper()}").click()
+        assert download.value.suggested_filename == f"drift-one.{kind}"
+        saved[kind] = Path(download.value.path()).read_bytes()
+    root = ElementTree.fromstring(saved["svg"])
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "Taken against drift" in texts and "100%" in texts and "taken, without drift" in texts
+    titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) == page.locator(".sc-dot").count() and "38" in "".join(map(str, titles))
+    assert b"class=" not in saved["svg"] and b"var(" not in saved["svg"] and saved["png"].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("width", [1440, 390])

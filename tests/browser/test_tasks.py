@@ -80,7 +80,7 @@ def test_base_and_tuned_at_half_strength_side_by_side(page: Page, home: Home) ->
     with person(page, home.url, "en", "half-strength") as me:
         me.comes()
         me.presses_on("3 Compare")
-        me.presses_on("Strength and system prompt of column B")
+        me.presses_on("Strength 1.00", within="#side-b")
         me.types("number input for Adapter strength", "0.5", within="#side-b")
         me.sees("×0.5", within="#tag-b")
         me.presses_on("Who are you?")

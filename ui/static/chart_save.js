@@ -1,5 +1,5 @@
-// The loss chart as a file: the legend and the plot in one SVG that needs no style sheet, or as a PNG of twice its size.
-// Runs after loss_chart.js, whose scope it shares.
+// The loss chart as a picture (picture.js): the legend and the plot in one SVG. Runs after loss_chart.js, whose scope it
+// shares.
 
 const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap",
   "stroke-linejoin", "opacity", "display", "font-family", "font-size", "font-weight", "font-variant-numeric", "text-anchor"];
@@ -43,27 +43,8 @@ function picture() {
   return new XMLSerializer().serializeToString(whole);
 }
 
-function hand(blob, kind) {
-  const link = h("a", { href: URL.createObjectURL(blob), download: `loss-${run || "run"}.${kind}` });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 30000);
-}
-
-async function savePng(svg) {
-  const image = new Image(), address = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml;charset=utf-8" }));
-  image.src = address;
-  await image.decode();
-  const canvas = h("canvas", { width: image.naturalWidth * 2, height: image.naturalHeight * 2 });
-  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  URL.revokeObjectURL(address);
-  canvas.toBlob((blob) => hand(blob, "png"), "image/png");
-}
-
-for (const [kind, label, save] of [
-  ["SVG", text.svg, (svg) => hand(new Blob([svg], { type: "image/svg+xml;charset=utf-8" }), "svg")],
-  ["PNG", text.png, savePng],
-]) {
+for (const [kind, label] of [["SVG", text.svg], ["PNG", text.png]]) {
   const button = h("button", { type: "button", class: "lc-button", title: label, "aria-label": label }, kind);
-  button.addEventListener("click", () => { if (!empty.hidden) return; save(picture()); });
+  button.addEventListener("click", () => { if (empty.hidden) savePicture(picture(), `loss-${run || "run"}`, kind.toLowerCase()); });
   bar.append(button);
 }

@@ -4,17 +4,26 @@
 const bar = element.querySelector('.oc-guide');
 const part = name => bar.querySelector(`[data-is=${name}]`);
 const KEY = 'onecard_guide';
-let known = null, stage = '', again = false;
+let known = null, stage = '', again = '';  // asked for once more: 'walk' until its run begins, 'run' until that is over
 
 const openTab = () => document.querySelector('#tabs button[role=tab][aria-selected=true]')?.id.slice(4, -7);
 const pause = () => new Promise(done => setTimeout(done, 100));
 
+const words = side => document.querySelector(`#pick-${side} input`)?.value;
+const asked = () => document.querySelector('#chat-b .bot') && words('a') !== words('b');
+
+// What was done once stays done, whatever a later run comes to.
 function stageNow() {
   const wish = onecard.recall(KEY);
   if (wish === 'done') return '';
-  if (known.run) { again = false; return 'wait'; }
-  if (!again && !wish && known.learned) return '';  // somebody who knows the way, in a new browser
-  if (!again && known.learned) return document.querySelector('#chat-b .bot') ? 'done' : 'ask';
+  if (again && known.run) again = 'run';
+  else if (again === 'run') again = '';
+  if (!again) {
+    if (wish === 'asked') return 'done';
+    if (known.learned && !wish) return '';  // somebody who knows the way, in a new browser
+    if (known.learned) return asked() ? 'done' : 'ask';
+  }
+  if (known.run) return 'wait';
   if (!again && known.failed) return 'failed';
   return openTab() === 'train' ? 'train' : 'data';
 }
@@ -27,7 +36,8 @@ function show() {
   bar.hidden = !next;
   document.documentElement.toggleAttribute('data-guide', Boolean(next));
   if (!next) return;
-  if (!onecard.recall(KEY)) onecard.remember(KEY, 'on');
+  if (next === 'done') onecard.remember(KEY, 'asked');
+  else if (!onecard.recall(KEY)) onecard.remember(KEY, 'on');
   const {said, do: act, place, heard} = text[next];
   part('place').textContent = place;
   part('place').title = heard;
@@ -38,7 +48,7 @@ function show() {
 
 const close = () => {
   onecard.remember(KEY, 'done');
-  again = false;
+  again = '';
   show();
 };
 
@@ -48,8 +58,10 @@ const acts = {
   ask: async () => {
     onecard.openTab('compare');
     // The column of the new adapter follows the end of the run by itself, a moment later.
-    const words = side => document.querySelector(`#pick-${side} input`)?.value;
-    for (let tries = 0; tries < 100 && !(words('b') && words('a') !== words('b')); tries++) await pause();
+    for (let tries = 0; tries < 100 && !(words('b') && words('a') !== words('b')); tries++) {
+      if (tries % 20 === 0) document.querySelector('#note-b .oc-who button')?.click();  // where B keeps what it answered
+      await pause();
+    }
     document.querySelector('#questions button')?.click();
   },
   done: close,
@@ -61,7 +73,7 @@ const listen = (name, run) => document.addEventListener(name, event => { if (ele
 listen('onecard-state', event => { known = event.detail; show(); });
 listen('onecard-guide', () => {
   onecard.remember(KEY, 'on');
-  again = !known?.run;
+  again = known?.run ? 'run' : 'walk';
   onecard.openTab('data');
   show();
 });
