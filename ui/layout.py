@@ -28,7 +28,7 @@ from ui.run_files import RunFile
 from ui.serving import ServingPanel
 from ui.shortcuts import Shortcuts
 from ui.top_bar import TopBar
-from ui.train import TrainTab
+from ui.train import IN_TURN, TrainTab
 
 
 def build(workspace: Workspace, language: Language, edits: Edits | None = None, can_restart: bool = False) -> gr.Blocks:
@@ -95,10 +95,10 @@ def _join(
 ) -> None:
     """What one tab's event does in another."""
     shown, quiet = page.shown, {"show_progress": "hidden", "api_visibility": "private"}
-    gr.on([bar.change, bar.input], shown(train.on_changed), [train.selected], train.progress, **quiet)
+    gr.on([bar.change, bar.input], shown(train.on_changed), [train.selected], train.progress, **IN_TURN, **quiet)
     bar.change(shown(compare.heads.on_changed), compare.heads.inputs, compare.heads.outputs, **quiet)
     bar.change(shown(chat.on_changed), chat.following, [chat.pick, chat.system], **quiet)
-    bar.select(shown(train.on_active), None, train.progress, **quiet)
+    bar.select(shown(train.on_active), None, train.progress, **IN_TURN, **quiet)
     bar.change(shown(data.row_panel.on_control), None, [data.row_panel], **quiet)
 
     def on_next(name: str) -> dict[object, object]:

@@ -27,6 +27,8 @@ from ui.proof_card import ProofCard
 from ui.row_report import RowCard, train_further
 from ui.run_files import RunFile
 
+# One after the other: of two, the slower would put the run shown before over the one that was chosen.
+IN_TURN = {"concurrency_limit": 1, "concurrency_id": "train-shown"}
 _FITS = {
     "fits": ("preview.fits", "ok"),
     "tight": ("preview.tight", "warn"),
@@ -133,10 +135,13 @@ class TrainTab:
         look = {"fn": shown(self.on_preview), "inputs": [self.dataset, *self.settings], "outputs": [self.preview],
                 "trigger_mode": "always_last", **quiet}  # fmt: skip
         progress = {"outputs": self.progress, **quiet}
+        told = {**progress, **IN_TURN}
         loaded = dict.fromkeys([self.dataset, self.model, self.preset, self.cards, *self.form.all, *self.progress])
         kept.loaded(
             "train",
-            demo.load(shown(self.on_load), [self.memory.told], list(loaded), js=self.memory.reading, **quiet),
+            demo.load(
+                shown(self.on_load), [self.memory.told], list(loaded), js=self.memory.reading, **IN_TURN, **quiet
+            ),
         )
         self.memory.wire(self)
         chosen = [self.model, self.preset, *self.form.all]
@@ -157,10 +162,10 @@ class TrainTab:
         self.points.choose(shown(self.on_choose), None, **progress)
         self.rows.wire()
         self.rows.more(shown(self.on_further), None, **progress)
-        self.runs.open(shown(self.on_open), None, **progress)
-        self.runs.remove(shown(self.on_remove), [self.selected], **progress)
-        self.runs.restore(shown(self.on_restore), None, **progress)
-        brought.brought(shown(self.on_brought), None, **progress)
+        self.runs.open(shown(self.on_open), None, **told)
+        self.runs.remove(shown(self.on_remove), [self.selected], **told)
+        self.runs.restore(shown(self.on_restore), None, **told)
+        brought.brought(shown(self.on_brought), None, **told)
 
     def _look(self, pressed: gr.events.Dependency) -> None:
         """After a press: the page looks at the state at once, and the buttons are as they were if it was refused."""

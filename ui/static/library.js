@@ -4,7 +4,7 @@
 const box = element.querySelector('dialog');
 const part = name => box.querySelector(`[data-is=${name}]`);
 const itemOf = node => node.closest('li[data-id]');
-let sending = null, pulling = false, tab = 'compare', fresh = false;
+let sending = null, pulling = false, tab = 'compare';
 
 const say = (words, level) => {
   const line = part('said');
@@ -29,8 +29,7 @@ const show = () => {
   if (!props.value) return;
   const {html, said, level, pulling: began} = JSON.parse(props.value);
   const list = part('list');
-  const unfolded = fresh ? [] : [...list.querySelectorAll('details[open]')].map(one => itemOf(one).dataset.id);
-  fresh = false;
+  const unfolded = [...list.querySelectorAll('details[open]')].map(one => itemOf(one).dataset.id);
   list.innerHTML = html;
   for (const item of list.querySelectorAll('li[data-id]')) {
     if (unfolded.includes(item.dataset.id)) item.querySelector('details').open = true;
@@ -152,7 +151,7 @@ document.addEventListener('onecard-library', () => {
   tab = location.hash === '#chat' ? 'chat' : 'compare';
   say('');
   part('search').value = '';
-  fresh = true;
+  part('list').querySelectorAll('details[open]').forEach(one => { one.open = false; });
   trigger('open');
   if (!box.open) box.showModal();
   if (!pulling) server.pulling({}).then(state => { if (state.active) follow(); }).catch(() => {});
