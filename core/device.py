@@ -5,6 +5,8 @@ Before torch is loaded the card is asked through nvidia-smi, so that the page ca
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import gc
 import os
@@ -88,6 +90,15 @@ def give_back() -> None:
     if torch is not None and torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def give_back_host() -> None:
+    """Let other programs have the host's memory that was freed here and that glibc keeps; nothing where it is another library.
+
+    Threads leave it in pieces: after five runs beside chats on the processor 661 of 798 MB were in use.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def has_room(needed: int) -> bool:

@@ -18,7 +18,7 @@ from core.advice import Finding
 from core.attached import Attached
 from core.config import TrainConfig
 from core.dataset import Dataset, Identity, Row
-from core.device import give_back
+from core.device import give_back, give_back_host
 from core.device_errors import device_errors
 from core.engine import Engine
 from core.errors import BusyError, DatasetError, StorageError
@@ -259,6 +259,7 @@ class Workspace:
                 self.proofs.after(run)
         finally:
             self._loading = None
+            give_back_host()
 
     def _after_failure(self) -> None:
         with contextlib.suppress(RuntimeError):  # a card that is lost says so again: the run's failure is recorded
