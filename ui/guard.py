@@ -36,7 +36,7 @@ _MOST_BOUNDARY = 70
 _MOUNTED = re.compile(r"/(?:zh|en)(?:/.*)?", re.DOTALL)
 _USED = re.compile(
     r"/(?:zh|en)(?:/(?:theme\.css|favicon\.ico|manifest\.json|(?:assets|static|svelte)/.*"
-    r"|gradio_api/(?:queue/(?:join|data)|heartbeat/\w+|component_server/?|cancel|reset/?|startup-events))?)?"
+    r"|gradio_api/(?:queue/(?:join|data)|component_server/?|cancel|reset/?|startup-events))?)?"
 )
 
 _FOREIGN_HOST = Text(zh="这里不以这个主机名提供服务。", en="Misdirected request: this host name is not served here.")

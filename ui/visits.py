@@ -1,4 +1,4 @@
-"""How many visits the page's framework remembers: the last ones, and those that are under way."""
+"""What the page's framework keeps for a visit: its memory, the last ones and those under way; its connections, none."""
 
 from __future__ import annotations
 
@@ -28,3 +28,7 @@ def bound(page: gr.Blocks) -> None:
     page.state_holder.capacity = KEPT
     # What was on its way to a page that left meanwhile waits for it; of 2,000 visits, if nobody says otherwise.
     page._queue.pending_messages_per_session = _Recent(2 * KEPT)
+    # It would hold a connection open for every tab, only to learn that the tab was closed, and of six that a browser opens to
+    # one server that left none for the sixth tab: all stood still. What is on its way to a tab that was closed ends with the
+    # connection that brings it, and `KEPT` bounds what is remembered.
+    page.config["connect_heartbeat"] = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ import pytest
 
 from core.config import TrainConfig
 from core.dataset import Row
+from core.generate import Reply
 from core.run import Run
 from core.workspace import Workspace
+from tests.chromium import until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Route
+    from playwright.sync_api import Page, Request, Route
 
 pytestmark = pytest.mark.browser
 SHOWN = """() => Object.fromEntries(Object.entries({
@@ -109,3 +112,50 @@ def test_the_page_says_how_it_stands_at_once_and_when_it_cannot_know(
     page.unroute_all(behavior="ignoreErrors")
     page.goto("about:blank")
     page.problems.clear()  # type: ignore[attr-defined]  # requests that were cut off, as they had to be
+
+
+def test_a_tab_at_rest_holds_no_connection(
+    page: Page, tmp_path: Path, serve_workspace: Callable[[Workspace], str]
+) -> None:
+    """A browser opens six to one server: tabs that held one each would stand still from the sixth on."""
+    open_since: dict[Request, float] = {}
+    page.on("request", lambda request: open_since.update({request: time.monotonic()}))
+    for end in ("requestfinished", "requestfailed"):
+        page.on(end, lambda request: open_since.pop(request, None))  # type: ignore[call-overload]
+    page.goto(f"{serve_workspace(Workspace(tmp_path))}/en/")
+    page.locator("#rows .re-row textarea").first.wait_for()
+
+    def held() -> list[str]:
+        return [request.url for request, since in open_since.items() if time.monotonic() - since > 3]
+
+    until(page, lambda: bool(open_since), 10)  # it asks how the server stands, again and again
+    page.wait_for_timeout(4000)
+    until(page, lambda: not held(), 10)
+    page.goto("about:blank")
+
+
+def test_an_answer_ends_with_the_page_that_asked_for_it(
+    page: Page, tmp_path: Path, serve_workspace: Callable[[Workspace], str]
+) -> None:
+    workspace, under_way, ended = Workspace(tmp_path), threading.Event(), threading.Event()
+
+    def endless(columns: list[object], *_: object) -> Iterator[list[Reply]]:
+        try:
+            for number in range(600):
+                under_way.set()
+                yield [Reply("." * (number + 1), number + 1, 1, 0.1, 10.0) for _ in columns]
+                time.sleep(0.1)
+        finally:
+            ended.set()
+
+    workspace.answer = endless  # type: ignore[method-assign, assignment]
+    page.goto(f"{serve_workspace(workspace)}/en/#chat")
+    page.fill("#chat-ask textarea", "Who are you?")
+    page.locator("#chat-ask textarea").press("Enter")
+    until(page, under_way.is_set)
+    page.wait_for_timeout(500)
+    assert not ended.is_set()
+    page.goto("about:blank")
+    page.wait_for_timeout(200)
+    page.problems.clear()  # type: ignore[attr-defined]  # one that is left amid an answer says so
+    assert ended.wait(10)
