@@ -212,3 +212,25 @@ def test_the_strip_shows_five_numbers_and_dashes_for_what_is_not_known() -> None
     took = stat_strip("zh", step=8, steps=8, seconds_taken=75, seconds_per_step=1.9)
     assert "用时</small><b>1:15</b>" in took and "剩余" not in took
     assert "1:01:05" in stat_strip("zh", seconds_left=3665)
+
+
+def test_a_piece_that_cannot_be_drawn_keeps_no_other_from_its_news(caplog: pytest.LogCaptureFixture) -> None:
+    from ui.live import Live, LivePieces
+
+    def broken(_run: str) -> str:
+        raise ZeroDivisionError
+
+    together = LivePieces()
+    Live(together, "first", mark=lambda run: f"running {run}", draw=lambda run: f"<p>{run}</p>")
+    Live(together, "second", mark=lambda _: "finished", draw=broken)
+    live = together.answer
+    asked = {"first": {"run": "r1", "seen": None}, "second": {"run": "r1"}, "third": {"run": "r1"}}
+    assert live(asked) == {"first": {"seen": "running r1", "resting": False, "html": "<p>r1</p>"}}
+    assert "second" in caplog.text and "ZeroDivisionError" in caplog.text
+    asked = {"first": {"run": "r1", "seen": "running r1"}, "second": {"run": "r1", "seen": "finished"}}
+    assert live(asked) == {
+        "first": {"seen": "running r1", "resting": False},
+        "second": {"seen": "finished", "resting": True},
+    }
+    for other in (None, [], {"first": "r1"}, "first"):
+        assert live(other) == {}

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.row_report import Level, RowLoss, RowReport
 from core.run import Run
 from ui import notify
-from ui.live import Live
+from ui.live import Live, LivePieces
 from ui.page import Page
 from ui.pieces import note, safe, tag
 
@@ -42,9 +42,9 @@ _MOST = 500  # rows that a page is sent
 class RowCard(Live):
     """Value: a run's id. Events: row (`run`, `row`), measure, stop and more (`run`)."""
 
-    def __init__(self, page: Page, **rest: object) -> None:
+    def __init__(self, page: Page, together: LivePieces, elem_id: str, **rest: object) -> None:
         self.shown_on = page
-        super().__init__(mark=self._mark, draw=self._draw, script=_SCRIPT, **rest)
+        super().__init__(together, elem_id, mark=self._mark, draw=self._draw, script=_SCRIPT, **rest)
 
     def wire(self) -> None:
         """What the card does by itself; `row` and `more` change other parts of the page."""

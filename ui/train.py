@@ -19,7 +19,7 @@ from ui.findings import FindingList
 from ui.follow import Follow
 from ui.form_state import FormState
 from ui.get_model import GetModel
-from ui.live import LOOK, Live
+from ui.live import LOOK, Live, LivePieces
 from ui.loss_chart import LossChart
 from ui.page import Page
 from ui.pieces import checklist, heading, safe, show_bytes, show_seconds, tag
@@ -88,30 +88,32 @@ class TrainTab:
         def metrics(asked: dict[str, object]) -> dict[str, object]:
             return follow.metrics(asked)
 
-        self.head = Live(mark=follow.state, draw=follow.draw_head, script=findings.FIXING, elem_id="run-head")
+        live = LivePieces()
+        self.head = Live(live, "run-head", mark=follow.state, draw=follow.draw_head, script=findings.FIXING)
         self.resume = gr.Button(t("train.resume.anew"), visible=False, size="sm", elem_id="resume")
-        self.strip = Live(mark=follow.progress, draw=follow.draw_strip, elem_id="run-strip")
-        self.how = Live(mark=follow.plan, draw=follow.draw_how, elem_id="run-how")
+        self.strip = Live(live, "run-strip", mark=follow.progress, draw=follow.draw_strip)
+        self.how = Live(live, "run-how", mark=follow.plan, draw=follow.draw_how)
         with gr.Column(elem_classes="oc-card"):
             heading(t("chart.title"))
             self.chart = LossChart([metrics], page.language, elem_id="loss")
         with gr.Column(elem_classes="oc-card"):
             heading(t("probes.title"), t("probes.note"))
-            self.probes = Live(mark=follow.probings, draw=follow.draw_probes, elem_id="probes")
+            self.probes = Live(live, "probes", mark=follow.probings, draw=follow.draw_probes)
         with gr.Column(elem_classes="oc-card"):
             self.points = Live(
+                live,
+                "scatter",
                 mark=follow.points,
                 draw=follow.draw_points,
                 script=scatter.script(),
                 head=scatter.style(),
-                elem_id="scatter",
             )
         with gr.Column(elem_classes="oc-card"):
             self.proof = ProofCard(page, elem_id="proof")
             self.own = own_probes.OwnProbes(page, elem_id="own-probes")
         with gr.Column(elem_classes="oc-card"):
             heading(t("rows.title"), t("rows.note"))
-            self.rows = RowCard(page, elem_id="row-report")
+            self.rows = RowCard(page, live, "row-report")
 
     @property
     def settings(self) -> list[gr.components.Component]:

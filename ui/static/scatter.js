@@ -1,5 +1,5 @@
 // Taken against drift: a dot that is pressed is told to the page. Runs after the script of ui/live.py, whose `body` and
-// `ask` it shares; the dots themselves come from the server.
+// `all` it shares; the dots themselves come from the server.
 
 let pressed = null;                     // the step whose dot keeps the focus when the plane is drawn anew
 
@@ -8,7 +8,7 @@ element.addEventListener("click", (event) => {
   if (!dot || dot.disabled || dot.getAttribute("aria-pressed") === "true") return;
   pressed = dot.dataset.step;
   trigger("choose", { run: props.value, step: Number(pressed) });
-  for (const pause of [250, 900]) setTimeout(ask, pause);
+  for (const pause of [250, 900]) setTimeout(all.look, pause);
 });
 
 // With a dot in focus the arrow keys go to the next one, by step.
