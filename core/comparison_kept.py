@@ -43,6 +43,9 @@ def _round(value: dict[str, object]) -> Round:
     columns, answers = _list(value["columns"]), _list(value["answers"])
     if not 0 < len(columns) == len(answers) <= MOST_COLUMNS:
         raise ValueError("columns and answers do not fit")
+    kind = value["kind"]
+    if kind not in ("conversation", "questions"):
+        raise ValueError("no kind")
     order, best = tuple(int(_number(place, 0, MOST_COLUMNS)) for place in _list(value["order"])), value["best"]
     if order and sorted(order) != list(range(len(columns))):
         raise ValueError("no order")
@@ -53,6 +56,7 @@ def _round(value: dict[str, object]) -> Round:
         _sampling(value["sampling"]),
         _text(value["model"]),
         _number(value["asked"], 0, 1e11),
+        kind,
         earlier=int(_number(value["earlier"], 0, 1e6)),
         order=order,
         blind=value["blind"] is True,

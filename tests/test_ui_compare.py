@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,13 +250,35 @@ def test_rounds_of_before_a_reload_are_in_the_file_again(workspace: Workspace) -
     chats = [[{"role": "user", "content": "one"}, {"role": "assistant", "content": "1"}], *([[]] * 5)]
     before = json.dumps([link, "", False, 0, 1, 0, 1, 512, 0, *chats])
     again = Session()
-    shown = place.on_load(json.dumps(["", before, json.dumps(["rubbish", [], '[{"columns": 3}]', *kept])]), again)
+    shown = place.on_load(json.dumps(["", before, json.dumps(["rubbish", [], '[{"columns": 3}]', *kept]), ""]), again)
     assert [one.question for one in again.rounds] == ["one", "two"] and again.held
     assert again.rounds == [comparison_kept.unpack([comparison_kept.pack([one])])[0] for one in session.rounds]
     assert shown[compare.sides[0].chat] == chats[0] and shown[compare.pick_b]["value"] == "run-1"
     assert [(one.label, count) for one, count in again.spoke(1)] == [("my run", 1)]
     text, _ = comparison_file.write(again, "md", "en")
     assert "one" in text and "two" in text and TEXTS["tuned"] in text
+
+
+def test_the_question_set_of_before_a_reload_is_there_again(workspace: Workspace) -> None:
+    import gradio as gr
+
+    from core import comparison_kept
+    from ui.compare_place import Place
+
+    compare, session = tab(workspace), Session()
+    with gr.Blocks():
+        place = Place(compare.page, compare)
+    compare.set._read = compare._read_set  # type: ignore[method-assign]  # as `wire` does
+    assert place.on_set(session) == gr.skip()
+    list(compare.set.on_run(_Visit, "first\nsecond", False, *situation(session, "", "run-1")))
+    kept = str(place.on_set(session))
+    (other,) = comparison_kept.unpack([comparison_kept.pack(session.questions[:1])])
+    ragged = comparison_kept.pack([replace(other, columns=other.columns[:1], answers=other.answers[:1])])
+    again = Session()
+    shown = place.on_load(json.dumps(["", "", "", json.dumps([kept, ragged, "rubbish"])]), again)
+    assert again.questions == comparison_kept.unpack([kept]) and {one.kind for one in again.questions} == {"questions"}
+    assert "first" in shown[compare.set.table] and "second" in shown[compare.set.table]
+    assert place.on_load(json.dumps(["", "", "", ""]), Session())[compare.set.table] == ""
 
 
 def test_the_question_set_tells_how_far_it_is_how_fast_and_how_long_it_will_take() -> None:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from ui.compare import CompareTab
 
 Shown = dict[object, object]
-_KEPT, _ROUNDS = "compare", "compare-rounds"
-_LOAD = f"() => [JSON.stringify([location.search, onecard.kept('{_KEPT}'), onecard.kept('{_ROUNDS}')])]"
-_WRITE = f"watch('value', () => {{ if (props.value) onecard.append('{_ROUNDS}', props.value); }});"
+_KEPT, _ROUNDS, _SET = "compare", "compare-rounds", "compare-set"
+_READ = ", ".join(f"onecard.kept('{name}')" for name in (_KEPT, _ROUNDS, _SET))
+_LOAD = f"() => [JSON.stringify([location.search, {_READ}])]"
+_APPEND = f"watch('value', () => {{ if (props.value) onecard.append('{_ROUNDS}', props.value); }});"
+_REPLACE = f"watch('value', () => {{ if (props.value) onecard.keep('{_SET}', [props.value]); }});"
 _NOT_BLIND = "!all[2]"
 # The value is not the address while another tab is open: that one's is.
 _SCRIPT = f"""
@@ -59,8 +61,8 @@ class Address(gr.HTML):
 class Rounds(gr.HTML):
     """Value: rounds that the browser tab is to keep, as core.comparison_kept packs them."""
 
-    def __init__(self, **rest: object) -> None:
-        super().__init__(value="", html_template="", js_on_load=_WRITE, apply_default_css=False, **rest)
+    def __init__(self, script: str, **rest: object) -> None:
+        super().__init__(value="", html_template="", js_on_load=script, apply_default_css=False, **rest)
 
     def api_info(self) -> dict[str, object]:
         """The value is JSON."""
@@ -73,14 +75,27 @@ class Place:
     def __init__(self, page: Page, tab: CompareTab) -> None:
         self.page, self.tab = page, tab
         self.address, self.told = Address(elem_id="compare-address"), gr.Textbox(visible=False)
-        self.rounds = Rounds(elem_id="compare-rounds")
+        self.rounds, self.asked = (
+            Rounds(_APPEND, elem_id="compare-rounds"),
+            Rounds(_REPLACE, elem_id="compare-set-rounds"),
+        )
         self.shown = gr.State(0)  # of what was opened: its change comes when all of that is on the page
 
     @property
     def _opened(self) -> list[gr.components.Component]:
         tab = self.tab
         parts = [part for side in tab.sides for part in (side.box, *side.settled, *side.answers, side.note)]
-        return [*parts, tab.count, tab.add, tab.chosen, tab.system, tab.question, *tab.sampling, self.shown]
+        return [
+            *parts,
+            tab.count,
+            tab.add,
+            tab.chosen,
+            tab.system,
+            tab.question,
+            *tab.sampling,
+            tab.set.table,
+            self.shown,
+        ]
 
     def wire(self, demo: gr.Blocks) -> None:
         """Open what the address or the tab has, and follow what becomes of it."""
@@ -91,6 +106,7 @@ class Place:
         kept.loaded("compare", self.address.open(shown(self.on_open), [tab.session], self._opened, **quiet))
         for told in (tab.asking, *tab.voted):
             told.then(self.on_rounds, [tab.session], [self.rounds], **quiet)
+        tab.set.asked.then(self.on_set, [tab.session], [self.asked], **quiet)
         settled = [part for side in tab.sides for part in side.settled]
         # What a handler sets tells of itself by `change`; the pickers but B's are only set by what is told otherwise.
         moved = [self.shown.change, tab.count.change, tab.pick_b.change, *(side.pick.input for side in tab.sides)]
@@ -106,19 +122,27 @@ class Place:
 
     def on_load(self, told: str, session: Session) -> Shown:
         """The page was opened: what its address says, what the tab kept, or else base beside newest adapter."""
-        query, before, written = (kept.values(told, 3) or ["", "", ""])[:3]
+        query, before, written, answered = kept.values(told, 4) or [""] * 4
         session.rounds = comparison_kept.unpack(kept.texts(written))
+        of_set = comparison_kept.unpack(kept.texts(answered))
+        session.questions = [one for one in of_set if one.columns == of_set[0].columns]
+        table = {self.tab.set.table: self.tab.set.draw(session.questions) if session.questions else ""}
         mine = kept.values(before, 3 + len(self.tab.sampling) + MOST_COLUMNS)
         asked, last = comparison_link.read(kept.text(query)), comparison_link.read(kept.text(mine[0])) if mine else None
         wanted = asked if asked is not None and asked.columns else last
         if wanted is None or not wanted.columns:
-            return {**self.tab.fresh(), self.tab.question: asked.question if asked else ""}
+            return {**self.tab.fresh(), self.tab.question: asked.question if asked else "", **table}
         if mine is None or wanted != last:
-            return self.show(wanted)
+            return {**self.show(wanted), **table}
         histories = [kept.turns(value) for value in mine[3 + len(self.tab.sampling) :]]
         sampling = mine[3 : 3 + len(self.tab.sampling)]
         self._held(session, histories)
-        return {**self.show(wanted, histories), self.tab.system: kept.text(mine[1]), **self._sampling(sampling)}
+        return {
+            **self.show(wanted, histories),
+            **table,
+            self.tab.system: kept.text(mine[1]),
+            **self._sampling(sampling),
+        }
 
     def on_open(self, request: gr.Request, event: gr.EventData, session: Session) -> object:
         """Another part of the page asks for a comparison: the conversations begin anew."""
@@ -134,6 +158,10 @@ class Place:
         """What was asked since, for the browser tab to keep."""
         rounds = session.to_write()
         return comparison_kept.pack(rounds) if rounds else gr.skip()
+
+    def on_set(self, session: Session) -> object:
+        """The question set's last run, for the browser tab to keep."""
+        return comparison_kept.pack(session.questions) if session.questions else gr.skip()
 
     def _held(self, session: Session, histories: list[list[Turn]]) -> None:
         """The conversations that come back keep their columns, and the names of who gave their answers."""

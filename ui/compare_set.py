@@ -76,7 +76,9 @@ class QuestionSet:
         self._read = read
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         outputs = [self.table, self.run, self.stop]
-        running = self.run.click(self.page.shown(self.on_run), [self.list, blind, *situation], outputs, **quiet)
+        self.asked = running = self.run.click(
+            self.page.shown(self.on_run), [self.list, blind, *situation], outputs, **quiet
+        )
         running.then(self.on_done, None, [self.run, self.stop], **quiet)
         running.failure(self.on_done, None, [self.run, self.stop], **quiet)
         self.stop.click(self.on_stop, None, None, queue=False, api_visibility="private")
@@ -156,6 +158,10 @@ class QuestionSet:
             parts.append(t("transfer.left", time=show_seconds(way.seconds_left)))
         words = " · ".join(parts)
         return f'<div class="oc-set-way"><span>{safe(words)}</span>{transfers.bar(words, way.share)}</div>'
+
+    def draw(self, rounds: Sequence[Round]) -> str:
+        """The table of a run that is over."""
+        return self._draw(rounds[0].columns, rounds)
 
     def _draw(self, setups: Sequence[Setup], rounds: Sequence[Round]) -> str:
         t = self.page.t

@@ -17,7 +17,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "top.seal.changed": ("基座变了", "Base changed"),
     "top.seal.changed.title": (
-        "{time} 发现基座的回答和载入时不同。训练结束后会重新载入，在那之前不要相信“训练前”的回答。",
+        "{time} 发现基座的回答和载入时不同。训练结束后会重新载入，在那之前不要相信它的回答。",
         "At {time} the base was found to answer otherwise than when it was loaded. It is loaded anew once the run ends; do "
         "not trust its answers until then.",
     ),

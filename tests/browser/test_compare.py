@@ -251,6 +251,15 @@ def test_the_question_set_asks_all_columns_and_its_filter_leaves_what_differs(pa
     wait_text(page, "#set-table", "2 个问题，0 个回答不同", 60)
     page.wait_for_selector("#set-run")
     assert page.locator("#set-table tbody tr:visible").count() == 0 and page.locator(".oc-same").is_visible()
+    # A reload brings the table back, and the file has its questions.
+    page.wait_for_timeout(1500)
+    page.reload()
+    page.click("#compare-set > button")
+    wait_text(page, "#set-table", "2 个问题，0 个回答不同", 30)
+    with page.expect_download() as download:
+        page.click("#compare-export [data-kind=json]")
+    kinds = [one["kind"] for one in json.loads(download.value.path().read_text(encoding="utf-8"))["rounds"]]
+    assert kinds == ["questions"] * 2
 
 
 def test_what_was_compared_is_saved_as_markdown_and_as_json(page: Page, app: App) -> None:
