@@ -168,6 +168,7 @@ def _ask(page: Page, language: Language, film: Film | None = None) -> None:
         page.wait_for_timeout(500)
         if film:
             film.take(300)
+    page.locator("div[role=tabpanel]:visible .oc-ask .submit-button").first.wait_for(timeout=300_000)
     page.wait_for_timeout(1000)
 
 
