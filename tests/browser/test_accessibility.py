@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -62,8 +63,19 @@ def settle(page: Page) -> None:
     page.wait_for_timeout(200)
 
 
-@pytest.mark.parametrize("language", ["zh", "en"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+# Names and reading order are a language's, colours a theme's: two walks meet all of either.
+_CROSSED = pytest.mark.skipif(not os.environ.get("ONECARD_FULL"), reason="the other two pairs; set ONECARD_FULL")
+
+
+@pytest.mark.parametrize(
+    ("language", "theme"),
+    [
+        ("zh", "light"),
+        ("en", "dark"),
+        pytest.param("zh", "dark", marks=_CROSSED),
+        pytest.param("en", "light", marks=_CROSSED),
+    ],
+)
 def test_axe_finds_nothing_serious(browser: Browser, address: str, language: str, theme: str) -> None:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=theme)
     page = context.new_page()
