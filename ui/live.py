@@ -17,19 +17,21 @@ _SCRIPT = """
 const all = window.onecardLive ??= (() => {
   const pieces = new Set();
   let timer = null, asking = false, again = false;
+  const late = () => new Promise((_, give) => setTimeout(() => give(new Error('late')), 20000));
   const soon = pause => { clearTimeout(timer); timer = setTimeout(ask, pause); };
   async function ask() {
     if (asking) { again = true; return; }
     pieces.forEach(piece => { if (!piece.element.isConnected) pieces.delete(piece); });
     if (!pieces.size) return;
-    const due = document.hidden ? [] : [...pieces].filter(piece => piece.element.offsetParent && piece.rests < Date.now());
+    const due = document.hidden ? [] : [...pieces].filter(piece => piece.element.offsetParent && piece.rests < performance.now());
     if (!due.length) return soon(400);
     asking = true;
-    const questions = Object.fromEntries(due.map(piece => [piece.name, piece.question()]));
     try {
-      const answers = await due[0].server.live(questions);
+      const questions = Object.fromEntries(due.map(piece => [piece.name, piece.question()]));
+      // An answer that never comes, as over a line that was cut, must not keep the others from being asked for.
+      const answers = await Promise.race([due[0].server.live(questions), late()]);
       for (const piece of due) again = piece.told(questions[piece.name], answers[piece.name]) || again;
-    } catch (error) { due.forEach(piece => { piece.rests = Date.now() + 3000; }); }
+    } catch (error) { due.forEach(piece => { piece.rests = performance.now() + 3000; }); }
     asking = false;
     if (again) look(); else soon(800);
   }
@@ -50,7 +52,7 @@ const piece = {
   // Whether another run was chosen meanwhile, and has to be asked for.
   told(question, answer) {
     if (question.run !== (props.value || '')) return true;
-    piece.rests = !answer || answer.resting ? Date.now() + 3000 : 0;
+    piece.rests = !answer || answer.resting ? performance.now() + 3000 : 0;
     if (!answer) return false;
     run = question.run;
     if (answer.html === undefined) return false;
