@@ -1,12 +1,12 @@
 """Rounds of a comparison as a browser tab keeps them over a reload, read back with nothing taken on trust.
 
-Probabilities are left out: they are a hundred times as long as the answers.
+Probabilities are left out: they are a hundred times as long as the answers. What a round has in common with the one before it
+is written once: the columns of a question set are the same for all of its questions, prompts included.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -15,12 +15,17 @@ from core.errors import ConfigError
 from core.generate import STRONGEST, Sampling
 
 _LONGEST, _MOST = 200_000, 1000
+_SHARED = ("columns", "sampling", "model")
 
 
 def pack(rounds: Sequence[Round]) -> str:
     """The rounds as text."""
     bare = [replace(one, answers=tuple(replace(answer, token_list=()) for answer in one.answers)) for one in rounds]
-    return json.dumps([asdict(one) for one in bare], ensure_ascii=False)
+    written, before = list[dict[str, object]](), dict[str, object]()
+    for one in map(asdict, bare):
+        written.append({name: value for name, value in one.items() if name not in _SHARED or value != before.get(name)})
+        before = one
+    return json.dumps(written, ensure_ascii=False)
 
 
 def unpack(texts: object) -> list[Round]:
@@ -31,9 +36,13 @@ def unpack(texts: object) -> list[Round]:
             read = json.loads(text) if isinstance(text, str) else []
         except (ValueError, RecursionError):
             continue
+        shared: dict[str, object] = {}
         for one in read if isinstance(read, list) else []:
+            if not isinstance(one, dict):
+                continue
+            shared |= {name: one[name] for name in _SHARED if name in one}
             try:
-                found.append(_round(one))
+                found.append(_round({**shared, **one}))
             except (KeyError, TypeError, ValueError, ConfigError):
                 continue
     return found[-_MOST:]
@@ -112,11 +121,12 @@ def _list(value: object) -> list[dict[str, object]]:
 def _text(value: object) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise TypeError("no text")
+    value.encode()  # a half of a surrogate pair cannot be sent to the page
     return value
 
 
 def _number(value: object, low: float, high: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError("no number")
     if not low <= value <= high:
         raise ValueError("out of range")

@@ -269,7 +269,7 @@ def test_the_question_set_of_before_a_reload_is_there_again(workspace: Workspace
     with gr.Blocks():
         place = Place(compare.page, compare)
     compare.set._read = compare._read_set  # type: ignore[method-assign]  # as `wire` does
-    assert place.on_set(session) == gr.skip()
+    assert place.on_set(session) == "[]"
     list(compare.set.on_run(_Visit, "first\nsecond", False, *situation(session, "", "run-1")))
     kept = str(place.on_set(session))
     (other,) = comparison_kept.unpack([comparison_kept.pack(session.questions[:1])])
@@ -279,6 +279,62 @@ def test_the_question_set_of_before_a_reload_is_there_again(workspace: Workspace
     assert again.questions == comparison_kept.unpack([kept]) and {one.kind for one in again.questions} == {"questions"}
     assert "first" in shown[compare.set.table] and "second" in shown[compare.set.table]
     assert place.on_load(json.dumps(["", "", "", ""]), Session())[compare.set.table] == ""
+    # Written by hand: a number beyond any float, and half of a surrogate pair, which cannot be sent to the page.
+    huge = f'"asked": {"1" * 400}, "was": '
+    for text in (kept.replace('"asked": ', huge), kept.replace('"first"', '"\\ud800"')):
+        assert text != kept
+        strange = Session()
+        place.on_load(json.dumps(["", "", "", json.dumps([text])]), strange)
+        assert [one.question for one in strange.questions] == ["second"] * ("ud800" in text)
+
+
+def test_a_question_set_that_broke_off_leaves_no_older_one_in_its_place(workspace: Workspace) -> None:
+    from core import comparison_file
+
+    compare, session = tab(workspace), Session()
+    compare.set._read = compare._read_set  # type: ignore[method-assign]  # as `wire` does
+    many = "\n".join(f"question {number}" for number in range(20))
+    list(compare.set.on_run(_Visit, "older", False, *situation(session, "", "run-1")))
+    answer, asked = workspace.answer, list[int]()
+
+    def breaks(columns: list[Column], *rest: object) -> Iterator[list[Reply]]:
+        asked.append(len(columns))
+        if len(asked) > 1:
+            raise MemoryError
+        return answer(columns, *rest)  # type: ignore[arg-type]
+
+    workspace.answer = breaks  # type: ignore[method-assign, assignment]
+    with pytest.raises(MemoryError):
+        list(compare.set.on_run(_Visit, many, False, *situation(session, "", "run-1")))
+    assert [one.question for one in session.questions] == [f"question {number}" for number in range(12)]
+    assert "older" not in comparison_file.write(session, "md", "en")[0]
+
+
+def test_a_long_question_set_is_kept_with_its_columns_written_once_and_a_longer_one_is_told(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gradio as gr
+
+    from core import comparison_kept
+    from core.comparison import Answer, Round, Setup
+    from ui import notify
+    from ui.compare_place import Place
+
+    compare, session, told = tab(workspace), Session(), list[str]()
+    with gr.Blocks():
+        place = Place(compare.page, compare)
+    monkeypatch.setattr(notify, "warn", told.append)
+    columns = tuple(Setup(f"run-{i}", 1.0, "told who to be " * 14, f"name {i}") for i in range(6))
+
+    def rounds(length: int) -> list[Round]:
+        answers = tuple(Answer("a" * length, "", 50, 20, 0.1, 40.0, "stop") for _ in columns)
+        return [Round(f"question {i}", columns, answers, Sampling(), "model", 1.0, "questions") for i in range(500)]
+
+    session.questions = rounds(150)
+    kept = str(place.on_set(session))
+    assert len(kept) < 1_500_000 and comparison_kept.unpack([kept]) == session.questions and not told
+    session.questions = rounds(1500)
+    assert place.on_set(session) == "[]" and "too many" in told[0]
 
 
 def test_the_question_set_tells_how_far_it_is_how_fast_and_how_long_it_will_take() -> None:

@@ -28,6 +28,7 @@ _LOAD = f"() => [JSON.stringify([location.search, {_READ}])]"
 _APPEND = f"watch('value', () => {{ if (props.value) onecard.append('{_ROUNDS}', props.value); }});"
 _REPLACE = f"watch('value', () => {{ if (props.value) onecard.keep('{_SET}', [props.value]); }});"
 _NOT_BLIND = "!all[2]"
+_MOST_CHARACTERS = 1_500_000  # a browser tab keeps 2 million of each kind, quotes escaped (ui/static/place.js)
 # The value is not the address while another tab is open: that one's is.
 _SCRIPT = f"""
 const names = {list(comparison_link.NAMES)!r};
@@ -106,7 +107,8 @@ class Place:
         kept.loaded("compare", self.address.open(shown(self.on_open), [tab.session], self._opened, **quiet))
         for told in (tab.asking, *tab.voted):
             told.then(self.on_rounds, [tab.session], [self.rounds], **quiet)
-        tab.set.asked.then(self.on_set, [tab.session], [self.asked], **quiet)
+        for ended in (tab.set.asked.then, tab.set.asked.failure):
+            ended(shown(self.on_set), [tab.session], [self.asked], **quiet)
         settled = [part for side in tab.sides for part in side.settled]
         # What a handler sets tells of itself by `change`; the pickers but B's are only set by what is told otherwise.
         moved = [self.shown.change, tab.count.change, tab.pick_b.change, *(side.pick.input for side in tab.sides)]
@@ -161,7 +163,11 @@ class Place:
 
     def on_set(self, session: Session) -> object:
         """The question set's last run, for the browser tab to keep."""
-        return comparison_kept.pack(session.questions) if session.questions else gr.skip()
+        packed = comparison_kept.pack(session.questions)
+        if len(packed) <= _MOST_CHARACTERS:
+            return packed
+        notify.warn(self.page.t("set.too_long"))
+        return comparison_kept.pack([])  # not an older one
 
     def _held(self, session: Session, histories: list[list[Turn]]) -> None:
         """The conversations that come back keep their columns, and the names of who gave their answers."""

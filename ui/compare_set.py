@@ -115,12 +115,12 @@ class QuestionSet:
                 done += part
                 if stop.is_set():
                     break
-            session.questions = done
             left = stop.is_set() and len(done) < len(questions)
             words = self.page.t("set.stopped", done=len(done), count=len(questions)) if left else ""
             yield {self.table: (note(words) if words else "") + self._draw(setups, done)}
         finally:
             stop.set()
+            session.questions = done  # also when something failed: an older run is not what the page shows
 
     def _asked(
         self, questions: Sequence[str], setups: Sequence[Setup], sampling: Sampling, stop: talk.Stop
@@ -161,7 +161,8 @@ class QuestionSet:
 
     def draw(self, rounds: Sequence[Round]) -> str:
         """The table of a run that is over."""
-        return self._draw(rounds[0].columns, rounds)
+        cut = any(answer.finish == "cancelled" for one in rounds for answer in one.answers)
+        return (note(self.page.t("talk.stopped")) if cut else "") + self._draw(rounds[0].columns, rounds)
 
     def _draw(self, setups: Sequence[Setup], rounds: Sequence[Round]) -> str:
         t = self.page.t

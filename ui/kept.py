@@ -6,7 +6,6 @@ The browser side is `onecard.keep` and `onecard.kept` (ui/static/place.js): sess
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 
 import gradio as gr
@@ -55,6 +54,8 @@ def turns(value: object) -> list[Turn]:
     if any(not isinstance(turn, dict) or turn.get("role") not in ("user", "assistant") for turn in value):
         return []
     found = talk.plain(value)
+    if not all(_whole(str(turn["content"])) for turn in found):
+        return []
     return found if sum(len(str(turn["content"])) for turn in found) <= _MOST_CHARACTERS else []
 
 
@@ -69,12 +70,19 @@ def texts(told: object) -> list[object]:
 
 def text(value: object, otherwise: str = "") -> str:
     """A text."""
-    return value if isinstance(value, str) and len(value) <= _MOST_CHARACTERS else otherwise
+    return value if isinstance(value, str) and len(value) <= _MOST_CHARACTERS and _whole(value) else otherwise
 
 
 def number(value: object, low: float, high: float, otherwise: float) -> float:
     """A number from `low` to `high`."""
-    fits = (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    )
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
     return value if fits else otherwise  # type: ignore[return-value]
+
+
+def _whole(text: str) -> bool:
+    """Whether it can be sent to the page: a half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

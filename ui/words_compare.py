@@ -19,4 +19,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "set.way": ("{done} / {count} 个回答", "{done} / {count} answers"),
     "set.pace": ("每分钟 {pace} 个问题", "{pace} questions a minute"),
     "set.stopped": ("停在第 {done} 个问题，共 {count} 个", "Stopped after {done} of {count} questions"),
+    "set.too_long": (
+        "这次问题集的回答太多，刷新页面后不会还在。要留下就先导出（Markdown 或 JSON）。",
+        "These are too many answers to be kept over a reload. Export them first (Markdown or JSON).",
+    ),
 }

@@ -25,7 +25,10 @@ const flush = () => {
       const written = JSON.stringify(value);
       if (written.length > MOST) sessionStorage.removeItem(PREFIX + name);
       else sessionStorage.setItem(PREFIX + name, written);
-    } catch { /* the browser keeps nothing */ }
+    } catch {
+      // No room: rather nothing than what was there before.
+      try { sessionStorage.removeItem(PREFIX + name); } catch { /* the browser keeps nothing */ }
+    }
   }
   waiting.clear();
 };
