@@ -5,12 +5,12 @@ The browser owns the cursors, so a reload, a second browser and a closed tab nee
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 
 import gradio as gr
 
-_LOG = logging.getLogger("onecard.page")
+from ui import notify
+
 # `seen` names the state that is on the page; the server answers with html only when it has another one. All pieces that can
 # be seen are asked for in one request: each by itself, they were two thirds of what an open page cost the server.
 _SCRIPT = """
@@ -90,10 +90,8 @@ class LivePieces:
             question = questions.get(name)
             if not isinstance(question, dict):
                 continue
-            try:
+            with notify.apart(f"drawing {name}"):
                 found[name] = answer(question)
-            except Exception:
-                _LOG.exception("drawing %s failed", name)
         return found
 
 

@@ -61,6 +61,15 @@ def _as_toast(language: Language, where: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def apart(where: str) -> Iterator[None]:
+    """Log what fails inside by its `where`, and go on: for one of several things that are done in one request."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s failed", where)
+
+
 def _note(error: UserError, where: str) -> None:
     """Keep what was shown for Diagnostics. What is wrong with a row may quote it: only which row it was."""
     what = f"row {error.row}" if isinstance(error, DatasetError) else str(error)

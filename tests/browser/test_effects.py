@@ -46,7 +46,9 @@ def test_every_setting_has_a_mark_and_its_card_says_what_changing_it_does(
 
     page.click(".oc-advanced > button")
     for group in ("optimizer", "lora", "data", "probes", "memory"):
-        page.eval_on_selector(f"#group-{group} > button", "one => one.click()")  # it may lie under the bar with Start
+        button = page.wait_for_selector(f"#group-{group} > button", state="attached")
+        assert button is not None
+        button.evaluate("one => one.click()")  # it may lie under the bar with Start
     shown = [name.replace("_", "-") for name in config.names() if config.fact_of(name).group != "hidden"]
     page.wait_for_function("count => document.querySelectorAll('.oc-effect-ask').length === count", arg=len(shown))
     marked = page.locator("[data-effect]").evaluate_all("all => all.map(one => one.id.slice('field-'.length))")
