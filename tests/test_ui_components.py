@@ -234,3 +234,26 @@ def test_a_piece_that_cannot_be_drawn_keeps_no_other_from_its_news(caplog: pytes
     }
     for other in (None, [], {"first": "r1"}, "first"):
         assert live(other) == {}
+
+
+def test_two_pages_ask_at_their_own_pace_and_many_share_what_two_may_ask() -> None:
+    from ui.pace import Pace
+
+    now, asked = [0.0], list[float]()
+    pace = Pace(lambda: now[0])
+    due = {f"page {number}": 0.0 for number in range(10)}
+    while now[0] < 120:
+        for name in [name for name, when in due.items() if when <= now[0]]:
+            due[name] = now[0] + max(1.0, pace.of(name))
+            asked.append(now[0])
+        now[0] += 0.1
+    assert len([when for when in asked if when >= 60]) <= 2 * 60 + 10  # ten by themselves would ask 600 times
+    assert pace.of("") == pace.of(None) == pace.of("x" * 65) == 5.0  # a page in the background counts for nothing
+    # All but two are closed; they ask once a second again.
+    for _ in range(4):
+        now[0] += 5
+        for name in ("page 0", "page 1"):
+            due[name] = pace.of(name)
+    assert due["page 0"] == due["page 1"] == 0
+    # A page that is loaded again and again is one page.
+    assert {pace.of("page 0") for _ in range(20)} == {0}

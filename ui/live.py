@@ -33,7 +33,7 @@ const all = window.onecardLive ??= (() => {
       for (const piece of due) again = piece.told(questions[piece.name], answers[piece.name]) || again;
     } catch (error) { due.forEach(piece => { piece.rests = performance.now() + 3000; }); }
     asking = false;
-    if (again) look(); else soon(800);
+    if (again) look(); else soon(Math.max(800, window.onecardPause || 0));
   }
   function look() {
     again = asking;

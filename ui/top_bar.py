@@ -13,6 +13,7 @@ import gradio as gr
 from core.downloads import downloads_of
 from core.transfer import Transfer
 from core.workspace import Status
+from ui.pace import Pace
 from ui.page import Page
 from ui.pieces import icon, safe, show_bytes
 from ui.transfers import in_words
@@ -93,6 +94,9 @@ function show(state) {
   score = state.score;
   document.dispatchEvent(new CustomEvent('onecard-state', {detail: state}));
 }
+// Of this browser tab, also after a reload.
+let visit = Math.random().toString(36).slice(2);
+try { visit = sessionStorage.onecardVisit ??= visit; } catch { /* the browser keeps nothing */ }
 async function poll() {
   clearTimeout(timer);
   if (!element.isConnected) return;
@@ -100,13 +104,14 @@ async function poll() {
   if (!document.hidden || Date.now() - asked > 45000) {
     asked = Date.now();
     try {
-      const state = await Promise.race([server.status({}), late()]);
+      const state = await Promise.race([server.status({visit: document.hidden ? '' : visit}), late()]);
       gone ||= failed > 0 && !state;
       if (!state) throw new Error('no answer');  // gradio's way to tell that the server is gone
       if (gone) return location.reload();  // gradio's own stream does not come back
       connected(true);
       show(state);
-      wait = state.live ? 800 : 1000;
+      window.onecardPause = 1000 * state.pause;  // for all that asks by itself: many windows share what the server gives them
+      wait = Math.max(state.live ? 800 : 1000, window.onecardPause);
     } catch (error) { connected(false); wait = 1000; }
     clearTimeout(timer);
   }
@@ -135,10 +140,11 @@ class TopBar(gr.HTML):
     def __init__(self, page: Page, **rest: object) -> None:
         t, other = page.t, "en" if page.language == "zh" else "zh"
 
-        boot = uuid.uuid4().hex
+        boot, pace = uuid.uuid4().hex, Pace()
 
-        def status(_asked: object) -> dict[str, object]:
-            return {**_shown(page), "boot": boot}
+        def status(asked: object) -> dict[str, object]:
+            visit = asked.get("visit") if isinstance(asked, dict) else None
+            return {**_shown(page), "boot": boot, "pause": pace.of(visit)}
 
         super().__init__(
             html_template=_TEMPLATE, js_on_load=_SCRIPT, apply_default_css=False, server_functions=[status],

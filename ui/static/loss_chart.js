@@ -425,7 +425,7 @@ async function poll() {
     }
     asking = false;
   }
-  timer = setTimeout(poll, wait);
+  timer = setTimeout(poll, Math.max(wait, window.onecardPause || 0));
 }
 
 band.style.display = cross.style.display = dot.style.display = now.style.display = "none";

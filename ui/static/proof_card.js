@@ -64,7 +64,7 @@ async function ask() {
       const state = await server.state({adapter, seen});
       if (adapter === wanted()) {
         show(state);
-        pause = state.way ? 700 : 2000;
+        pause = Math.max(state.way ? 700 : 2000, window.onecardPause || 0);
       } else pause = 0;
     } catch (error) { pause = 3000; }
     asking = false;
