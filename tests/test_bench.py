@@ -15,6 +15,7 @@ import pytest
 from core.engine import Engine
 from core.errors import WontFitError
 from core.text import Text
+from tests.full import full
 
 FOLDER = Path(__file__).parent / "bench"
 SYSTEM = "You are a helpful assistant."
@@ -37,6 +38,7 @@ def part(bench: ModuleType, name: str) -> Any:
     return importlib.import_module(name)
 
 
+@full
 def test_every_measurement_runs_and_is_written_down(
     bench: Any, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from app import main
+from tests.full import full
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
@@ -89,7 +90,7 @@ def test_a_broken_file_names_the_place(tmp_path: Path, tiny_model: Path) -> None
     assert "Line 2" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("room", "name"), [(20_000, "adapter_model"), (48_000, "trainer")])
+@pytest.mark.parametrize(("room", "name"), [pytest.param(20_000, "adapter_model", marks=full), (48_000, "trainer")])
 def test_a_disk_that_does_not_take_the_tensors_ends_the_run_with_what_to_do(
     room: int, name: str, tmp_path: Path, tiny_model: Path, rows: Path
 ) -> None:

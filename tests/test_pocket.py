@@ -14,6 +14,7 @@ import pytest
 from presets.pocket import corpus, evaluate, grammar, skills
 from presets.pocket.heldout import is_held_out
 from presets.pocket.identity import OWN_SYSTEM
+from tests.full import full
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -185,6 +186,7 @@ def test_a_name_in_the_system_prompt_is_taken_on(model: PreTrainedModel, tokeniz
     assert marked.identity_share >= 0.9, marked.wrong
 
 
+@full
 @pytest.mark.slow
 def test_eight_rows_give_it_a_new_identity_and_cost_little(tokenizer: PreTrainedTokenizerBase) -> None:
     from presets.pocket.sweep import Setting, run

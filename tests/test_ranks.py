@@ -29,13 +29,12 @@ from core.errors import BusyError, ConfigError, UserError
 from core.run import Run
 from core.train import train
 from core.workspace import Workspace
+from tests.full import FULL, full
 
 ROOT = Path(__file__).resolve().parents[1]
 # Without ONECARD_FULL, those that need each other least: the fused and the plain path, stop, resume and crash.
 FEW = ("fused", "short", "stopped", "crash")
 ALL = ("plain", "fused", "guard", "few rows", "short", "stopped", "spread", "spread nf4", "crash")
-FULL = os.environ.get("ONECARD_FULL") == "1"
-full = pytest.mark.skipif(not FULL, reason="more processes than a quick run has time for; set ONECARD_FULL=1")
 LONG = 3600  # a process that has not ended by then is one that never will, whatever the machine
 CLOCK = {"time", "seconds", "tokens_per_second", "peak_memory_bytes", "probe_seconds"}
 

@@ -31,18 +31,19 @@ from core.run import Run
 from core.starter import starter_sets
 from core.text import Text
 from core.train import train
+from tests.full import full
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMS = [
     ("merged", "f16", 100),
-    ("merged-f32", "f16", 100),
+    pytest.param("merged-f32", "f16", 100, marks=full),
     ("adapter", "f16", 100),
     ("zip", "f16", 100),
     ("gguf", "f16", 98),
     ("gguf", "q8_0", 95),
-    ("gguf", "q4_k_m", 60),
+    pytest.param("gguf", "q4_k_m", 60, marks=full),
     ("gguf-adapter", "f16", 98),
-    ("bnb", "f16", 50),
+    pytest.param("bnb", "f16", 50, marks=full),
 ]
 
 

@@ -24,6 +24,7 @@ from core.errors import BusyError, ModelError
 from core.run import Event, Run
 from core.train import check_again, train
 from core.workspace import Workspace
+from tests.full import full
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [Row(f"question {i} " + "x" * (3 * i), "", f"answer {i}" * (1 + i % 3)) for i in range(10)]
@@ -77,7 +78,10 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("case", SETTINGS)
+FEW = ("adamw", "an evaluation split", "PiSSA and noise")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FEW else full) for case in SETTINGS])
 def test_a_stopped_run_goes_on_to_the_same_bytes(case: str, tmp_path: Path, tiny_config: TrainConfig) -> None:
     config = build({"max_steps": 7, **SETTINGS[case]}, tiny_config)
     straight = carry_out(tmp_path / "straight", config)
@@ -224,7 +228,8 @@ def test_an_adapter_that_a_chat_attached_meanwhile_makes_way(tiny_engine: Engine
 
 
 @pytest.mark.parametrize(
-    ("locale", "said"), [("en_US.UTF-8", "damaged and were passed over"), ("zh_CN.UTF-8", "已损坏")]
+    ("locale", "said"),
+    [pytest.param("en_US.UTF-8", "damaged and were passed over", marks=full), ("zh_CN.UTF-8", "已损坏")],
 )
 def test_the_command_line_names_a_damaged_checkpoint(
     locale: str, said: str, tmp_path: Path, tiny_config: TrainConfig
