@@ -71,6 +71,9 @@ function show(state) {
   pill.hidden = !state.pill;
   pill.className = 'oc-pill' + (state.lost ? ' lost' : state.live ? ' live' : '');
   pill.lastElementChild.textContent = state.pill;
+  // Once with each answer: what moves all the time is drawn sixty times a second, in every window.
+  const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  if (state.live && !still) pill.firstElementChild.animate({opacity: [1, .25, 1]}, {duration: 600, easing: 'steps(6)'});
   const transfer = part('transfer');
   transfer.hidden = state.transfer === null;
   transfer.setAttribute('aria-label', state.pill);
