@@ -168,7 +168,7 @@ def _attachment(file: str) -> dict[str, str]:
 def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
     import gradio as gr
 
-    from ui import import_files, preload, visits
+    from ui import first, import_files, preload, visits
     from ui.edits import Edits
     from ui.layout import build
     from ui.theme import theme
@@ -185,6 +185,7 @@ def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
             footer_links=[], run_history=False, show_error=False, max_file_size=MAX_UPLOAD, allowed_paths=[],
             enable_monitoring=False, mcp_server=False, pwa=False, ssr_mode=False,
         )  # fmt: skip
+        first.put(app, f"/{language}", (_STATIC / "frames.js").read_text("utf-8"))
         scripts[f"/{language}/"] = preload.scripts(page)
         visits.bound(page)
     app.add_middleware(preload.Hints, pages=scripts)

@@ -136,6 +136,25 @@ def test_a_tab_at_rest_holds_no_connection(
     page.goto("about:blank")
 
 
+def test_a_page_at_rest_draws_nothing(page: Page, tmp_path: Path, serve_workspace: Callable[[Workspace], str]) -> None:
+    """The framework's sign of opening went on counting in every frame after it was gone."""
+    page.add_init_script(
+        "window.frames_asked = 0; const frame = requestAnimationFrame.bind(window);"
+        "window.requestAnimationFrame = callback => { window.frames_asked += 1; return frame(callback); };"
+    )
+    page.goto(f"{serve_workspace(Workspace(tmp_path))}/en/")
+    page.locator("#rows .re-row textarea").first.wait_for()
+
+    def in_two_seconds() -> int:
+        before = page.evaluate("window.frames_asked")
+        page.wait_for_timeout(2000)
+        return int(page.evaluate("window.frames_asked")) - before
+
+    assert page.evaluate("window.frames_asked") > 0
+    until(page, lambda: in_two_seconds() <= 6)
+    page.goto("about:blank")
+
+
 def test_an_answer_ends_with_the_page_that_asked_for_it(
     page: Page, tmp_path: Path, serve_workspace: Callable[[Workspace], str]
 ) -> None:
