@@ -45,8 +45,8 @@ _RANK = Text(
 )
 # Of no use to vLLM, or wrong for it: OneCard's own settings and keys, tokens of hubs that it need not ask, torch's and
 # OpenMP's settings that fit our process.
-_NOT_PASSED = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "OMP_WAIT_POLICY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
-               "MODELSCOPE_API_TOKEN")  # fmt: skip
+_NOT_PASSED = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "HF_TOKEN",
+               "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN")  # fmt: skip
 
 
 @dataclass(frozen=True)
