@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.routing import Mount
@@ -47,5 +48,6 @@ def put(app: FastAPI, path: str, script: str) -> None:
 
     Inside gradio's own middleware, of which one packs what is sent.
     """
-    (inner,) = (route.app for route in app.routes if isinstance(route, Mount) and route.path == path)
-    inner.user_middleware.append(Middleware(First, script=script, path=f"{path}/"))
+    for route in app.routes:
+        if isinstance(route, Mount) and route.path == path and isinstance(route.app, Starlette):
+            route.app.user_middleware.append(Middleware(First, script=script, path=f"{path}/"))

@@ -4,9 +4,9 @@
 
 The whole app on the pocket model, in a process of its own, and a Chromium that has seen nothing. Seconds are the page's
 clock from the moment its address was asked for; medians over --times, with extremes. Ends with the table of
-docs/performance.md. tabs: the same steps with no page and with ten windows on the run, in turns; once with the browser on
-these processors, once at the lowest priority, which leaves what the server does for it. memory: a replayed run of five steps
-a second for --minutes, heap read after a collection.
+docs/performance.md. tabs: one run, and ten tabs on it that are stopped and let go on in turns of fifteen seconds, --times of
+each: what the machine does meanwhile hits both alike. memory: a replayed run of five steps a second for --minutes, heap read
+after a collection.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,8 @@ sys.path.insert(0, str(ROOT))
 CHROMIUM = os.environ.get("ONECARD_CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 PARTS = ("paint", "stream", "tabs", "memory")
-TABS, STEPS, EPOCHS = 10, 240, 60  # 240 steps of four rows are some twenty passes over the starter set
+STEPS = 240
+TABS, TURN, SETTLE = 10, 15.0, 5.0  # seconds of a turn that count; those before them
 
 # Set before the page's own first line.
 WATCH = """
@@ -127,7 +129,7 @@ def serve(home: Path) -> None:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     print(f"http://127.0.0.1:{port}", flush=True)
-    quiet = {"stop_when_taken": "false", "prove": "false", "num_train_epochs": float(EPOCHS)}
+    quiet = {"stop_when_taken": "false", "prove": "false", "num_train_epochs": 1000.0}
     for line in sys.stdin:
         word, _, steps = line.strip().partition(" ")
         if word in ("train", "stream"):
@@ -140,10 +142,9 @@ def serve(home: Path) -> None:
             for known in workspace.runs():
                 workspace.delete_run(known.id)
         run = workspace.runs()[0] if workspace.runs() else None
-        taken = [e["seconds"] for e in run.events if e["type"] == "step"] if run is not None else []
-        spent = os.times()
-        print(json.dumps({"live": workspace.active is not None, "steps": len(taken), "seconds": sum(taken),
-                          "processor": spent.user + spent.system, "resident": _resident()}), flush=True)  # fmt: skip
+        told = [e["time"] for e in run.events if e["type"] == "step"] if run is not None else []
+        live = workspace.active is not None
+        print(json.dumps({"live": live, "told": told[-500:], "resident": _resident()}), flush=True)
 
 
 def _resident() -> int:
@@ -238,63 +239,85 @@ def stream(playwright: Playwright, home: Path, times: int) -> dict[str, list[flo
     return found
 
 
-class Windows:
-    """A Chromium with a number of windows on one address, which nobody drives once they are open."""
+class Tabs:
+    """A Chromium with a number of tabs on one address, one of them in sight, which nobody drives once they are open."""
 
-    def __init__(self, playwright: Playwright, address: str, count: int, folder: Path, niceness: int) -> None:
-        self.process = subprocess.Popen(
-            ["nice", "-n", str(niceness), CHROMIUM, *FLAGS, "--headless=new", "--remote-debugging-port=0",
-             f"--user-data-dir={folder}", "about:blank"],
+    def __init__(self, playwright: Playwright, address: str, count: int, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [CHROMIUM, *FLAGS, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         port = folder / "DevToolsActivePort"
         while not port.exists() or not port.read_text().strip():
             time.sleep(0.05)
         browser = playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port.read_text().split()[0]}")
-        for _ in range(count):
-            page = browser.contexts[0].new_page()
+        for number in range(count):
+            page = browser.contexts[0].new_page() if number else browser.contexts[0].pages[0]
             page.goto(address)
             page.wait_for_selector("#tab-train-button[aria-selected=true]", timeout=120_000)
-        self.visible = sum(page.evaluate("!document.hidden") for page in browser.contexts[0].pages)
-        browser.close()
+        browser.close()  # while it is told what to do, every tab takes itself for visible
+
+    def all(self) -> list[psutil.Process]:
+        """The browser's processes."""
+        first = psutil.Process(self._process.pid)
+        return [first, *first.children(recursive=True)]
+
+    def tell(self, number: signal.Signals) -> None:
+        """Stop all its processes, or let them go on."""
+        for process in self.all():
+            process.send_signal(number)
+
+    def processor(self) -> float:
+        """Seconds of a processor that it has taken."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.all())
 
     def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
+        self.tell(signal.SIGCONT)
+        self._process.terminate()
+        self._process.wait(30)
 
 
 def calm() -> None:
-    """Wait, a minute at most, until what opened the windows has ended."""
+    """Wait, a minute at most, until what opened the tabs has ended."""
     deadline = time.monotonic() + 60
     while psutil.cpu_percent(interval=2) > 15 and time.monotonic() < deadline:
         pass
 
 
 def tabs(playwright: Playwright, home: Path, times: int) -> dict[str, list[float]]:
-    """Seconds for the same steps with no page and with ten windows, in turns; the first run warms up."""
-    ways = {"no page": None, f"{TABS} windows": 0, f"{TABS} windows, another processor": 19}
-    found: dict[str, list[float]] = {f"{STEPS} steps, {way}": [] for way in ways}
+    """Steps a second of one run while ten tabs are stopped and while they go on; what they cost, pair by pair."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    taken: list[float] = []
     server = Server(home / "tabs")
     try:
-        state(server, "train", STEPS)
+        state(server, "train", 40)
         ended(server)
-        for turn in range(times):
-            for way, niceness in ways.items():
-                windows = None
-                state(server, "clear")
-                if niceness is not None:
-                    folder = home / f"profile-{turn}-{niceness}"
-                    windows = Windows(playwright, f"{server.url}/zh/#train", TABS, folder, niceness)
-                calm()
-                state(server, "train", STEPS)
-                now = ended(server)
-                found[f"{STEPS} steps, {way}"].append(now["seconds"])
-                print(f"{way}: {now['seconds']:.2f} s, {windows.visible if windows else 0} visible", flush=True)
-                if windows is not None:
-                    windows.close()
+        state(server, "clear")
+        opened_tabs = Tabs(playwright, f"{server.url}/zh/#train", TABS, home / "profile")
+        calm()
+        state(server, "train", 100_000)
+        time.sleep(20)
+        for turn in range(2 * times):
+            going = turn % 4 in (1, 2)  # off, on, on, off: what only grows or only shrinks falls out
+            opened_tabs.tell(signal.SIGCONT if going else signal.SIGSTOP)
+            time.sleep(SETTLE)
+            since, before = time.time(), opened_tabs.processor()
+            time.sleep(TURN)
+            until, after = time.time(), opened_tabs.processor()
+            steps = [told for told in state(server)["told"] if since <= told <= until]
+            rates[going].append((len(steps) - 1) / (steps[-1] - steps[0]))
+            taken += [(after - before) / TURN] if going else []
+            print(f"{'on' if going else 'off'}: {rates[going][-1]:.2f} steps a second", flush=True)
+        state(server, "stop")
+        opened_tabs.close()
+        ended(server)
     finally:
         server.close()
-    return found
+    cost = [100 * (1 - on / off) for off, on in zip(rates[False], rates[True], strict=True)]
+    error = statistics.stdev(cost) / len(cost) ** 0.5 if len(cost) > 1 else float("nan")
+    print(f"cost: {statistics.mean(cost):.1f} %, standard error {error:.1f}", flush=True)
+    return {"steps a second, no tab": rates[False], f"steps a second, {TABS} tabs": rates[True],
+            f"cost of {TABS} tabs, % of speed": cost, "processors that the browser takes": taken}  # fmt: skip
 
 
 def memory(playwright: Playwright, home: Path, minutes: float) -> dict[str, list[float]]:
