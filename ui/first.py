@@ -30,6 +30,8 @@ class First:
             if message["type"] == "http.response.start":
                 begun.update(message)
                 return
+            if message["type"] != "http.response.body":  # starlette tells its tests what was drawn
+                return await send(message)
             parts.append(message.get("body", b""))
             if message.get("more_body"):
                 return
