@@ -49,14 +49,9 @@ class Heads:
         return [*(part for side in self.tab.sides for part in (*side.settled, side.tag, side.note)), self.tab.system]
 
     def wire(self) -> None:
-        """Keep the notes as the heads and the answers are, and take a newer adapter when it is wanted."""
+        """Take a newer adapter when it is wanted. `on_heads` is asked by who knows when columns have changed."""
         tab, shown = self.tab, self.page.shown
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        told = {"trigger_mode": "always_last", **quiet}
-        moved = [tab.count.change]
-        moved += [part.change for side in tab.sides for part in (side.pick, side.strength, side.own)]
-        gr.on(moved, shown(self.on_heads), self.inputs, self.notes, **told)
-        tab.asking.then(shown(self.on_heads), self.inputs, self.notes, **told)
         outputs = list(dict.fromkeys([*tab.answers, *self.outputs, tab.chosen]))
         tab.sides[1].note.use(shown(self.on_newer), self.inputs, outputs, **quiet)
         # A conversation that further training comes from does not keep the new run away.

@@ -29,10 +29,13 @@ _APPEND = f"watch('value', () => {{ if (props.value) onecard.append('{_ROUNDS}',
 _REPLACE = f"watch('value', () => {{ if (props.value) onecard.keep('{_SET}', [props.value]); }});"
 _NOT_BLIND = "!all[2]"
 _MOST_CHARACTERS = 1_500_000  # a browser tab keeps 2 million of each kind, quotes escaped (ui/static/place.js)
-# The value is not the address while another tab is open: that one's is.
+_MOVED = "() => { document.dispatchEvent(new Event('onecard-moved')); }"
+# The value is not the address while another tab is open: that one's is. What a handler sets comes part by part, each
+# with a change of its own, on a busy machine a second apart: one question, when all is there. Asked at each change,
+# seven were under way at once, and the one answered last need not be the one asked last.
 _SCRIPT = f"""
 const names = {list(comparison_link.NAMES)!r};
-let told = '';
+let told = '', pause = null;
 const write = () => {{
   if (props.value || told) onecard.note(names, location.hash === '#compare' ? props.value : '');
   told ||= props.value;
@@ -45,11 +48,17 @@ document.addEventListener('onecard-columns', event => {{
   onecard.opening('compare');
   trigger('open', {{query: event.detail.query}});
 }});
+const moved = () => {{
+  clearTimeout(pause);
+  const opening = (document.documentElement.dataset.opening ?? '').split(' ').includes('compare');
+  pause = setTimeout(() => {{ if (opening) moved(); else if (element.isConnected) trigger('moved'); }}, 200);
+}};
+document.addEventListener('onecard-moved', moved);
 """
 
 
 class Address(gr.HTML):
-    """Value: the comparison as a query. Event: open, with the `query` of another one."""
+    """Value: the comparison as a query. Events: open, with the `query` of another one; moved, when columns have changed."""
 
     def __init__(self, **rest: object) -> None:
         super().__init__(value="", html_template="", js_on_load=_SCRIPT, apply_default_css=False, **rest)
@@ -110,14 +119,14 @@ class Place:
         for ended in (tab.set.asked.then, tab.set.asked.failure):
             ended(shown(self.on_set), [tab.session], [self.asked], **quiet)
         settled = [part for side in tab.sides for part in side.settled]
-        # What a handler sets tells of itself by `change`; the pickers but B's are only set by what is told otherwise.
-        moved = [self.shown.change, tab.count.change, tab.pick_b.change, *(side.pick.input for side in tab.sides)]
-        moved += [part.change for side in tab.sides for part in (side.strength, side.own, side.prompt)]
+        moved = [self.shown.change, tab.count.change, *(part.change for part in settled)]
+        gr.on(moved, None, None, None, js=_MOVED, api_visibility="private")
+        tab.asking.then(None, None, None, js=_MOVED, api_visibility="private")
         inputs = [tab.count, tab.blind, tab.question, tab.sides[0].chat, *settled]
         # One after the other: of two, the slower would put an older address over the newer.
-        alone = {"trigger_mode": "always_last", "concurrency_limit": 1, "concurrency_id": "compare-address"}
-        gr.on(moved, shown(self.on_moved), inputs, [self.address], **alone, **quiet)
-        tab.asking.then(shown(self.on_moved), inputs, [self.address], **alone, **quiet)
+        alone = {"trigger_mode": "always_last", "concurrency_limit": 1, **quiet}
+        self.address.moved(shown(self.on_moved), inputs, [self.address], **alone)
+        self.address.moved(shown(tab.heads.on_heads), tab.heads.inputs, tab.heads.notes, **alone)
         chats = [side.chat for side in tab.sides]
         changes = [tab.system.change, *(part.change for part in (self.address, *tab.sampling, *chats))]
         kept.keep(_KEPT, changes, [self.address, tab.system, tab.blind, *tab.sampling, *chats], _NOT_BLIND)
