@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import models
+from core.base_parts import tokenizer_of
 from core.device import Device
 from core.engine import Engine, _beside
 from core.errors import ModelError
@@ -26,6 +28,7 @@ from core.shards import Block, Reader, stored_tensors
 from core.text import Text
 
 CPU = torch.device("cpu")
+_LOOKING = threading.Lock()
 
 
 def make(folder: Path, tokenizer: Path, family: str, tied: bool, dtype: str, shard: str) -> Path:
@@ -254,8 +257,18 @@ def test_nf4_is_what_transformers_quantises_to(folder: Path) -> None:
 
 
 @pytest.fixture
-def only_new_objects() -> Iterator[None]:
-    """While the test runs, the collector lists only what was made since: looking at all of torch takes a second."""
+def only_new_objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """While the test runs, the collector lists only what was made since: looking at all of torch takes a second.
+
+    No tokenizer is made while it looks: to Python, a tuple that is still growing in another thread and is looked at is an
+    error of that thread's (SystemError, https://github.com/python/cpython/issues/39117).
+    """
+
+    def alone(folder: Path) -> object:
+        with _LOOKING:
+            return tokenizer_of(folder)
+
+    monkeypatch.setattr("core.load.tokenizer_of", alone)
     gc.collect()
     gc.freeze()
     yield
@@ -265,7 +278,9 @@ def only_new_objects() -> Iterator[None]:
 def live_bytes(kinds: tuple[torch.dtype, ...]) -> int:
     """Memory of all live tensors of these types, each storage counted once."""
     storages = {}
-    for thing in gc.get_objects():
+    with _LOOKING:
+        things = gc.get_objects()
+    for thing in things:
         if issubclass(type(thing), torch.Tensor) and thing.device.type == "cpu" and thing.dtype in kinds:
             storage = thing.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
@@ -335,7 +350,9 @@ def test_files_of_another_model_are_refused_and_leave_nothing_behind(
     engine, before, seen = Engine(Device("cpu", "test", 10**10)), live_bytes(kinds), []
 
     def watch(what: str, done: int, total: int) -> None:
-        seen.extend(weakref.ref(x) for x in gc.get_objects() if issubclass(type(x), torch.nn.Linear))
+        with _LOOKING:
+            things = gc.get_objects()
+        seen.extend(weakref.ref(x) for x in things if issubclass(type(x), torch.nn.Linear))
 
     with pytest.raises(ModelError, match=words) as caught:
         engine.load(str(tmp_path / "m"), quant_method, progress=watch)
