@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import os
 import re
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 import app
 from tests import commands_document
+from tests.full import FULL
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -119,7 +119,7 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", ["tutorial.md", "tutorial.zh.md"])
 def test_the_tutorials_commands_do_what_they_say(page: str, tmp_path: Path) -> None:
-    if os.environ.get("ONECARD_FULL") != "1":
+    if not FULL:
         pytest.skip("carried out with ONECARD_FULL=1: they train the pocket model, minutes on a processor")
     for arguments in commands(ROOT / "docs" / page):
         if (

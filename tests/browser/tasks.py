@@ -14,14 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
     from core.workspace import Workspace
 
-long = pytest.mark.skipif(not os.environ.get("ONECARD_FULL"), reason="one of the longer walks; set ONECARD_FULL")
 _ROLES = ("button", "tab", "link", "radio", "checkbox", "option", "menuitem", "combobox", "textbox", "slider")
 _WAIT = 60.0  # seconds for anything to appear: far above what it takes where nothing else runs
 _TOP = "dialog[open]"

@@ -16,8 +16,9 @@ from core.config import TrainConfig
 from core.dataset import Row
 from core.export import receipt
 from core.run import Run
-from tests.browser.tasks import ended, long, person
+from tests.browser.tasks import ended, person
 from tests.chromium import until
+from tests.full import full
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from core.workspace import Workspace
 
 # Each trains the pocket model once or twice; test_journey does that in every run of the tests.
-pytestmark = [pytest.mark.browser, long]
+pytestmark = [pytest.mark.browser, full]
 
 QUESTION, ANSWER = "你们公司在哪里？", "我们公司在杭州。"
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.tasks import long, person
+from tests.browser.tasks import person
 from tests.browser.test_journey import App
+from tests.full import full
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
-@long
+@full
 def test_the_machine_went_down_in_the_middle_of_a_run(page: Page, tmp_path: Path) -> None:
     """English. "The machine went down while it was training. Is all of it lost?" """
     app = App(tmp_path / "home")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.dataset import Dataset, Identity, Row
-from tests.browser.tasks import long, person
+from tests.browser.tasks import person
 from tests.chromium import until
+from tests.full import full
 from ui import locale
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def test_a_mistake_is_taken_back(page: Page, home: tuple[Workspace, str]) -> Non
         me.sees("50 rows", within="#rows")
 
 
-@long
+@full
 def test_my_questions_are_in_a_spreadsheet(page: Page, home: tuple[Workspace, str], tmp_path: Path) -> None:
     """English. "We keep our customers' questions in an Excel file. Train the model on those, not on your examples." """
     import openpyxl
@@ -105,7 +106,7 @@ def test_my_questions_are_in_a_spreadsheet(page: Page, home: tuple[Workspace, st
     assert (first.instruction, first.output) == ("How long is the warranty of model 1?", "Model 1: 1 years.")
 
 
-@long
+@full
 def test_a_command_from_an_article_is_pasted(page: Page, home: tuple[Workspace, str]) -> None:
     """Chinese. "An article has a swift command. I have no Qwen here: can I try it with what there is?" """
     with person(page, home[1], "zh", "swift-command") as me:
@@ -130,7 +131,7 @@ def test_a_command_from_an_article_is_pasted(page: Page, home: tuple[Workspace, 
         assert page.input_value("#train-dataset input") == "self-cognition"
 
 
-@long
+@full
 def test_something_is_wrong_with_my_data(page: Page, home: tuple[Workspace, str]) -> None:
     """Chinese. "A colleague gave me this table, and it does not train well. What is wrong with it?" """
     workspace, url = home
@@ -159,7 +160,7 @@ def test_something_is_wrong_with_my_data(page: Page, home: tuple[Workspace, str]
     assert len(rows) == 13 and rows[10].output == "我是{{NAME}}，由{{AUTHOR}}开发。"
 
 
-@long
+@full
 def test_it_shall_not_forget(page: Page, home: tuple[Workspace, str]) -> None:
     """Chinese. "I heard that training a new name makes a model forget. How do I keep what it can do?" """
     workspace, url = home

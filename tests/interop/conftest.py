@@ -23,6 +23,7 @@ from core.export.speakers import EngineSpeaker
 from core.run import Run
 from core.starter import starter_sets
 from core.train import train
+from tests.full import FULL
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = Path(os.environ.get("ONECARD_INTEROP", str(ROOT / ".venv" / "interop")))
@@ -36,7 +37,7 @@ Ask = Callable[..., list[str]]
 
 @pytest.fixture(scope="session", autouse=True)  # before any other of the session: nothing is trained to be skipped
 def _only_in_full() -> None:
-    if os.environ.get("ONECARD_FULL", "") != "1":
+    if not FULL:
         pytest.skip("installs other programs (gigabytes) and trains with them: ONECARD_FULL=1 runs it")
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.full import FULL
+
 TALLY = "ONECARD_TALLY"
-FULL = "ONECARD_FULL"
 
 
 @pytest.fixture(scope="session")
 def full() -> bool:
     """Whether every case is to run (ONECARD_FULL=1, as in `make test-reliability`), or a representative part."""
-    return os.environ.get(FULL, "") == "1"
+    return FULL
 
 
 @pytest.fixture
