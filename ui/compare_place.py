@@ -13,7 +13,7 @@ import gradio as gr
 from core import comparison_kept, comparison_link
 from core.comparison import MOST_COLUMNS, Session, Speaker
 from core.comparison_link import Link, LinkedColumn
-from ui import compare_columns, kept, notify, talk
+from ui import compare_columns, kept, notify, settling, talk
 from ui.compare_columns import PROMPTED, Side
 from ui.page import Page
 from ui.talk import BASE, Turn
@@ -29,13 +29,10 @@ _APPEND = f"watch('value', () => {{ if (props.value) onecard.append('{_ROUNDS}',
 _REPLACE = f"watch('value', () => {{ if (props.value) onecard.keep('{_SET}', [props.value]); }});"
 _NOT_BLIND = "!all[2]"
 _MOST_CHARACTERS = 1_500_000  # a browser tab keeps 2 million of each kind, quotes escaped (ui/static/place.js)
-_MOVED = "() => { document.dispatchEvent(new Event('onecard-moved')); }"
-# The value is not the address while another tab is open: that one's is. What a handler sets comes part by part, each
-# with a change of its own, on a busy machine a second apart: one question, when all is there. Asked at each change,
-# seven were under way at once, and the one answered last need not be the one asked last.
+# The value is not the address while another tab is open: that one's is.
 _SCRIPT = f"""
 const names = {list(comparison_link.NAMES)!r};
-let told = '', pause = null;
+let told = '';
 const write = () => {{
   if (props.value || told) onecard.note(names, location.hash === '#compare' ? props.value : '');
   told ||= props.value;
@@ -48,20 +45,15 @@ document.addEventListener('onecard-columns', event => {{
   onecard.opening('compare');
   trigger('open', {{query: event.detail.query}});
 }});
-const moved = () => {{
-  clearTimeout(pause);
-  const opening = (document.documentElement.dataset.opening ?? '').split(' ').includes('compare');
-  pause = setTimeout(() => {{ if (opening) moved(); else if (element.isConnected) trigger('moved'); }}, 200);
-}};
-document.addEventListener('onecard-moved', moved);
 """
 
 
 class Address(gr.HTML):
-    """Value: the comparison as a query. Events: open, with the `query` of another one; moved, when columns have changed."""
+    """Value: the comparison as a query. Events: open, with the `query` of another one; rest, after columns changed."""
 
     def __init__(self, **rest: object) -> None:
-        super().__init__(value="", html_template="", js_on_load=_SCRIPT, apply_default_css=False, **rest)
+        script = _SCRIPT + settling.listening(settling.COLUMNS, "compare")
+        super().__init__(value="", html_template="", js_on_load=script, apply_default_css=False, **rest)
 
     def api_info(self) -> dict[str, object]:
         """The value is a query."""
@@ -119,14 +111,13 @@ class Place:
         for ended in (tab.set.asked.then, tab.set.asked.failure):
             ended(shown(self.on_set), [tab.session], [self.asked], **quiet)
         settled = [part for side in tab.sides for part in side.settled]
-        moved = [self.shown.change, tab.count.change, *(part.change for part in settled)]
-        gr.on(moved, None, None, None, js=_MOVED, api_visibility="private")
-        tab.asking.then(None, None, None, js=_MOVED, api_visibility="private")
+        changes = [self.shown.change, tab.count.change, *(part.change for part in settled)]
+        settling.tell(settling.COLUMNS, changes, [tab.asking.then])
         inputs = [tab.count, tab.blind, tab.question, tab.sides[0].chat, *settled]
         # One after the other: of two, the slower would put an older address over the newer.
         alone = {"trigger_mode": "always_last", "concurrency_limit": 1, **quiet}
-        self.address.moved(shown(self.on_moved), inputs, [self.address], **alone)
-        self.address.moved(shown(tab.heads.on_heads), tab.heads.inputs, tab.heads.notes, **alone)
+        self.address.rest(shown(self.on_moved), inputs, [self.address], **alone)
+        self.address.rest(shown(tab.heads.on_heads), tab.heads.inputs, tab.heads.notes, **alone)
         chats = [side.chat for side in tab.sides]
         changes = [tab.system.change, *(part.change for part in (self.address, *tab.sampling, *chats))]
         kept.keep(_KEPT, changes, [self.address, tab.system, tab.blind, *tab.sampling, *chats], _NOT_BLIND)

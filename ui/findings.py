@@ -51,11 +51,11 @@ _MOST_OPEN = 4  # warnings; further ones are folded, the fifth alone would not s
 class FindingList(gr.HTML):
     """Value: the html of `draw`. Events: fix, with the `settings` to set; row, with the `row` of the table to show.
 
-    A list that was drawn for a check asks the doctor's dialog (ui/doctor.py) to show rows and mends.
+    A list that was drawn for a check asks the doctor's dialog (ui/doctor.py) to show rows and mends. `script` is run, too.
     """
 
-    def __init__(self, value: str | None = None, **rest: object) -> None:
-        super().__init__(value=value, js_on_load=_SCRIPT, apply_default_css=False, **rest)
+    def __init__(self, value: str | None = None, script: str = "", **rest: object) -> None:
+        super().__init__(value=value, js_on_load=_SCRIPT + script, apply_default_css=False, **rest)
 
     def api_info(self) -> dict[str, object]:
         """The value is html."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from core.config import fact_of
-from ui import cards, fields, kept, offers
+from ui import cards, fields, kept, offers, settling
 from ui.page import Page
 
 if TYPE_CHECKING:
@@ -56,11 +56,9 @@ class FormState:
             shown(on_preset), [tab.preset, *form], filled, trigger_mode="always_last", concurrency_limit=1, **quiet
         )
         settled = chosen.then(shown(on_settled), [tab.preset, self.filled, *form], filled, **quiet)
-        look = [tab.dataset, *tab.settings]
-        # The fields of closed groups tell nobody that they changed.
-        settled.then(shown(tab.on_preview), look, [tab.preview], **quiet)
         returned = self.back.click(shown(on_back), [self.before], filled, **quiet)
-        returned.then(shown(tab.on_preview), look, [tab.preview], **quiet)
+        # The fields of closed groups tell nobody that they changed.
+        settling.tell(settling.FORM, after=[settled.then, returned.then])
         mine = [tab.preset, tab.dataset, tab.model, tab.cards, *form]
         kept.keep(_KEPT, [part.change for part in mine], mine)
 

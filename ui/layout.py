@@ -6,7 +6,7 @@ import gradio as gr
 
 from core.text import Language
 from core.workspace import Workspace
-from ui import findings, history, notify
+from ui import findings, history, notify, settling
 from ui.chat import ChatTab
 from ui.compare import CompareTab
 from ui.compare_place import Place
@@ -106,7 +106,7 @@ def _join(
         return {tabs: gr.Tabs(selected="train"), train.dataset: offered}
 
     following = data.next.click(shown(on_next), [data.shown], [tabs, train.dataset], **quiet)
-    following.then(shown(train.on_preview), [train.dataset, *train.settings], [train.preview], **quiet)
+    settling.tell(settling.FORM, after=[following.then])
 
     def on_filled(request: gr.Request, name: str | None, *held: object) -> object:
         """A command chose a table: "Next" on the first tab must not take another one."""

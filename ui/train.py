@@ -13,7 +13,7 @@ from core.errors import BusyError, UserError
 from core.presets import Preset
 from core.run import Run
 from core.workspace import Preview
-from ui import cards, fields, findings, kept, notify, offers, own_probes, runs, scatter
+from ui import cards, fields, findings, kept, notify, offers, own_probes, runs, scatter, settling
 from ui.command import Commands
 from ui.findings import FindingList
 from ui.follow import Follow
@@ -75,7 +75,7 @@ class TrainTab:
             self.get = GetModel(self.page)
             self.form = fields.build_form(self.page.language, first.config)
             with gr.Column(elem_classes="oc-go"):
-                self.preview = FindingList(elem_id="preview")
+                self.preview = FindingList(script=settling.listening(settling.FORM, "train"), elem_id="preview")
                 self.cards = cards.build(self.page)
                 self.button = gr.Button(t("train.start"), variant="primary", elem_id="start")
         self.commands.build()
@@ -134,8 +134,6 @@ class TrainTab:
     def wire(self, demo: gr.Blocks, brought: RunFile) -> None:
         """Connect the tab to itself; the frame calls `on_changed` when the server's state changes."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
-        look = {"fn": shown(self.on_preview), "inputs": [self.dataset, *self.settings], "outputs": [self.preview],
-                "trigger_mode": "always_last", **quiet}  # fmt: skip
         progress = {"outputs": self.progress, **quiet}
         told = {**progress, **IN_TURN}
         loaded = dict.fromkeys([self.dataset, self.model, self.preset, self.cards, *self.form.all, *self.progress])
@@ -150,7 +148,9 @@ class TrainTab:
         self.model.input(shown(self.on_typed_model), [self.model], [*chosen, *self.get.outputs], **quiet)
         self.arrived = self.get.wire(demo, self.on_model, chosen)
         self.commands.wire(self)
-        gr.on([field.change for field in (self.dataset, self.model, *self.form.all)], **look)
+        settling.tell(settling.FORM, [field.change for field in (self.dataset, self.model, *self.form.all)])
+        alone = {"trigger_mode": "always_last", "concurrency_limit": 1, **quiet}
+        self.preview.rest(shown(self.on_preview), [self.dataset, *self.settings], [self.preview], **alone)
         for mended in (self.preview.fix, self.head.fix):
             mended(shown(self.on_fix), None, self.form.all, **quiet)
         source = self.form.components["adapters"]
@@ -178,9 +178,8 @@ class TrainTab:
     def visit(self, tab: gr.Tab) -> None:
         """Look at the tables again whenever the tab is opened: they may have changed on the first one."""
         shown, quiet = self.page.shown, {"show_progress": "hidden", "api_visibility": "private"}
-        look = [self.dataset, *self.settings]
         opened = tab.select(shown(self.on_visit), [self.dataset], [self.dataset, *self.offered], **quiet)
-        opened.then(shown(self.on_preview), look, [self.preview], **quiet)
+        settling.tell(settling.FORM, after=[opened.then])
 
     # Settings
 

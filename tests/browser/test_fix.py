@@ -189,6 +189,7 @@ def test_compare_mends_answers_keeps_the_turns_before_and_leaves_blind_rounds_al
 
 def test_advice_before_the_start_is_followed_by_one_click(page: Page, app: App) -> None:
     open_tab(page, app, "train")
+    page.wait_for_function("!(document.documentElement.dataset.opening ?? '').split(' ').includes('train')")
     page.fill("#field-learning-rate textarea, #field-learning-rate input", "0.5")
     page.wait_for_selector("#preview [data-fix]")
     page.locator("#preview .oc-do", has_text="学习率改为").click()
