@@ -107,7 +107,7 @@ def test_a_disk_that_does_not_take_the_tensors_ends_the_run_with_what_to_do(
     assert not (out / "error.txt").exists() and not any(out.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=full)])
 def test_a_signal_saves_and_ends_the_run(number: int, tmp_path: Path, tiny_model: Path, rows: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(

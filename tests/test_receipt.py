@@ -37,10 +37,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FORMS = [
     ("merged", "f16", 100),
     pytest.param("merged-f32", "f16", 100, marks=full),
-    ("adapter", "f16", 100),
+    pytest.param("adapter", "f16", 100, marks=full),  # the zip holds the same
     ("zip", "f16", 100),
     ("gguf", "f16", 98),
-    ("gguf", "q8_0", 95),
+    pytest.param("gguf", "q8_0", 95, marks=full),
     pytest.param("gguf", "q4_k_m", 60, marks=full),
     ("gguf-adapter", "f16", 98),
     pytest.param("bnb", "f16", 50, marks=full),
@@ -263,7 +263,7 @@ def children(run: Run, folder: Path, form: str, points: list[int], kind: str) ->
     return {int(at): int(status) for at, status in map(str.split, ended.stdout.splitlines())}, ended.stderr
 
 
-@pytest.mark.parametrize("form", ["merged", "gguf"])
+@pytest.mark.parametrize("form", ["merged", pytest.param("gguf", marks=full)])
 def test_killed_anywhere_there_is_no_half_folder(form: str, run: Run, tmp_path: Path) -> None:
     points = [0, 1, 13, 37, 60, 74]
     statuses, _ = children(run, tmp_path, form, points, "killed")

@@ -23,6 +23,7 @@ from core.fused.sizes import Way
 from core.neftune import with_noise
 from core.run import Run
 from core.train import train
+from tests.full import full
 
 PROMPTS = [[5, 9, 200, 31, 7], [8, 8, 120], [77, 3, 14, 15, 92, 65], [1, 2, 3, 4]]
 KINDS: dict[str, dict[str, object]] = {
@@ -120,8 +121,14 @@ def test_a_fresh_adapter_of_any_kind_answers_as_the_base(
     assert not close(logits(tiny_engine, ["a"] * 4), base, 1e-2)
 
 
-@pytest.mark.parametrize("quant_method", ["none", "bnb"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "quant_method"),
+    [
+        pytest.param(kind, quant, marks=full if quant == "bnb" and kind not in ("lora", "dora") else ())
+        for kind in KINDS
+        for quant in ("none", "bnb")
+    ],
+)
 def test_each_row_of_a_mixed_batch_is_what_peft_answers_and_base_rows_are_the_base_to_the_bit(
     tiny_model: Path, tiny_config: TrainConfig, tmp_path: Path, kind: str, quant_method: str
 ) -> None:
