@@ -84,11 +84,12 @@ def run_serve(arguments: argparse.Namespace) -> int:
 
 
 def create_app(served: Served, endpoint: Endpoint, hosts: Collection[str], api_keys: Collection[str]) -> Starlette:
-    """The API and /healthz, behind the same guard as the page."""
+    """The API and /healthz, behind the same guard as the page. Where there are keys, /healthz does not name the model."""
     from ui.endpoint import broken
 
     def healthz(_request: Request) -> Response:
-        return JSONResponse({"status": "ok", "version": __version__, "model": served.models()[0].name})
+        named = {} if api_keys else {"model": served.models()[0].name}
+        return JSONResponse({"status": "ok", "version": __version__, **named})
 
     return Starlette(
         routes=[*endpoint.routes(), Route("/healthz", healthz)],
