@@ -185,7 +185,7 @@ def _evaluation(config: TrainConfig, steps: int) -> list[Finding]:
 
 
 def _beyond_it(config: TrainConfig, parameters: int) -> list[Finding]:
-    """Rows mixed in that the pocket model can only stammer: it loses what it could (docs/settings.md, "Mix in")."""
+    """Rows mixed in that the pocket model can only stammer: it loses what it could (docs/pocket.md)."""
     if not 0 < parameters < _TOY or not re.search(r"(^|\s)(general|code)(#|\s|$)", config.mix):
         return []
     text = Text(

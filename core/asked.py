@@ -184,6 +184,6 @@ def _too_long(limit: int, tokens: int) -> Text:
 
 def _no_prompt(vocabulary: int) -> Text:
     return Text(
-        zh=f"没有可读的内容：请给出至少一个词元，编号在 0 到 {vocabulary - 1} 之间。",
+        zh=f"没有可读的内容：请给出至少一个词元，ID 在 0 到 {vocabulary - 1} 之间。",
         en=f"There is nothing to read: give at least one token, each 0 to {vocabulary - 1}.",
     )

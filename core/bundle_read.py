@@ -252,7 +252,7 @@ def _check_same(folder: Path, manifest: Manifest) -> None:
         named = ", ".join(other[:_MOST_NAMED]) + (" …" if len(other) > _MOST_NAMED else "")
         raise DatasetError(
             Text(
-                f"已经有编号为 {manifest.run} 的训练，但内容不同（{named}），所以什么都没有动。"
+                f"已经有 ID 为 {manifest.run} 的训练，但内容不同（{named}），所以什么都没有动。"
                 "要用文件里的这一份，请先删除或备份本机的那一份。",
                 f"There is a run {manifest.run} already, and it is not the same ({named}), so nothing was changed. To have "
                 "the file's, pack or delete the one that is here first.",

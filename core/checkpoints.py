@@ -148,7 +148,7 @@ def _other_settings(run: Run, changed: Mapping[str, tuple[object, object]]) -> T
     en = "; ".join(f"{name} was {then!r}, is {now!r}" for name, (then, now) in changed.items())
     path = run.folder / "config.json"
     return Text(
-        zh=f"{path} 里的设置在训练开始之后被改动过（{zh}），不能接着训练。请改回原值，或用新的设置重新开始一次训练。",
+        zh=f"{path} 里的设置在训练开始之后被改动过（{zh}），不能继续训练。请改回原值，或用新的设置重新开始一次训练。",
         en=f"The settings in {path} were changed after the run began ({en}), so the run cannot go on. Put them back, or "
         "start a new run with the new ones.",
     )

@@ -231,7 +231,7 @@ def run_folder(home: Path, name: str) -> Path:
     ids = sorted((path.parent.name for path in runs.glob("[!.]*/config.json")), reverse=True)[:_NAMED]
     raise DatasetError(
         Text(
-            f"没有训练“{name}”：它不是训练的文件夹，{runs} 里也没有这个编号。"
+            f"没有名为“{name}”的训练：它不是训练的文件夹，{runs} 里也没有这个 ID。"
             + (f"最近的有：{'、'.join(ids)}。" if ids else "那里还没有训练。"),
             f"There is no run “{name}”: it is no run's folder, and {runs} has none of this id. "
             + (f"The newest there: {', '.join(ids)}." if ids else "There are no runs there yet."),

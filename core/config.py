@@ -31,13 +31,13 @@ class TrainConfig:
 
     # fmt: off
     model: str = field(default="pocket", metadata=_fact(
-        "基座模型", "Base model", "本地文件夹、Hugging Face / ModelScope 编号，或 pocket（内置小模型）。",
+        "基座模型", "Base model", "本地文件夹、Hugging Face / ModelScope ID，或 pocket（内置小模型）。",
         "A local folder, a Hugging Face id, or “pocket” (the embedded model).", group="hidden"))
     num_train_epochs: float = field(default=10.0, metadata=_fact(
         "轮数", "Epochs", "整张表训练多少遍。", "How many times the whole table is trained on.", min=0, max=1000,
         exclusive_min=True))
     learning_rate: float = field(default=1e-4, metadata=_fact(
-        "学习率", "Learning rate", "每步改动的幅度；损失不降可减半，改口太慢可加倍。",
+        "学习率", "Learning rate", "每步改动的幅度；损失乱跳就减半，迟迟不改口就加倍。",
         "Size of each change. Halve it if the loss jumps, double it if nothing changes.", min=0, max=1,
         exclusive_min=True))
     per_device_train_batch_size: int = field(default=1, metadata=_fact(
@@ -60,11 +60,11 @@ class TrainConfig:
         "预热比例", "Warm-up ratio", "前这么大比例的步数里，学习率从 0 升到设定值。",
         "Share of the steps over which the learning rate rises from zero.", group="optimizer", min=0, max=0.95))
     lr_scheduler_type: str = field(default="cosine", metadata=_fact(
-        "学习率曲线", "Learning rate schedule", "预热之后学习率怎样变化。",
+        "学习率调度", "Learning rate schedule", "预热之后学习率怎样变化。",
         "What the learning rate does after warm-up.", group="optimizer", choices=("cosine", "linear", "constant")))
     optim: str = field(default="adamw_torch", metadata=_fact(
         "优化器", "Optimizer",
-        "8 位分页的 AdamW 省显存，需要显卡和 bitsandbytes；Lion 的学习率取 AdamW 的三分之一到十分之一。",
+        "分页 8 比特 AdamW  省显存，需要显卡和 bitsandbytes；Lion 的学习率取 AdamW 的三分之一到十分之一。",
         "Paged 8-bit AdamW saves memory and needs a card and bitsandbytes; Lion wants a third to a tenth of AdamW's "
         "learning rate.", group="optimizer", choices=("adamw_torch", "paged_adamw_8bit", "lion_32bit")))
     lorap_lr_ratio: float = field(default=0.0, metadata=_fact(
@@ -84,17 +84,17 @@ class TrainConfig:
         "适配器宽度（LoRA 秩）", "Adapter width (LoRA rank)", "适配器里面有多宽，也就是能记多少。",
         "How wide the adapter is inside: how much it can hold.", group="lora", min=1, max=512))
     lora_alpha: int = field(default=32, metadata=_fact(
-        "适配器力度（alpha）", "Adapter scale (alpha)", "适配器的作用放大多少倍：它除以宽度。",
+        "缩放系数（LoRA alpha）", "Adapter scale (alpha)", "适配器的作用放大多少倍：这个数 ÷ 宽度。",
         "How strongly the adapter acts: this divided by its width.",
         group="lora", min=1, max=4096))
     lora_dropout: float = field(default=0.0, metadata=_fact(
         "随机丢弃（dropout）", "Random dropping (dropout)", "训练时，适配器的输入随机丢掉多大比例。",
         "Share of the adapter's inputs dropped at random while training.", group="lora", min=0, max=0.9))
     target_modules: str = field(default="all-linear", metadata=_fact(
-        "训练哪些层（目标层）", "Layers trained (targets)", "all-linear、attention、mlp，或用空格分开的层名。",
+        "训练哪些模块（目标模块）", "Layers trained (targets)", "all-linear、attention、mlp，或用空格分开的模块名。",
         "all-linear, attention, mlp, or layer names separated by spaces.", group="lora"))
     use_rslora: str = field(default="false", metadata=_fact(
-        "rsLoRA", "rsLoRA", "力度改为 alpha / √宽度，适配器很宽时也学得动。",
+        "rsLoRA", "rsLoRA", "放大倍数改为 alpha ÷ √宽度，适配器很宽时也学得动。",
         "The scale is alpha / √width, so that wide adapters still learn.", group="lora",
         choices=("false", "true")))
     use_dora: str = field(default="false", metadata=_fact(
@@ -127,7 +127,7 @@ class TrainConfig:
         "never the answer); or left out. What is cut or left out is listed beforehand.", group="data",
         choices=("raise", "left", "delete")))
     mix: str = field(default="", metadata=_fact(
-        "混入数据", "Mix in", "名称#行数，空格分开，例如 general#100（内置通用数据，随机抽取）；名称也可以是文件路径或数据集编号。",
+        "混入数据", "Mix in", "名称#行数，空格分开，例如 general#100（内置通用数据，随机抽取）；名称也可以是文件路径或数据集 ID。",
         "name#count, separated by spaces, for example general#100 (the built-in general rows, drawn at random); a file's "
         "path or a hub's set will do, too.", group="data"))
     # ms-swift repeats by a count after the file's name; here the table is chosen elsewhere than the mix, and a factor
@@ -154,7 +154,7 @@ class TrainConfig:
         "Steps between asking the fixed identity questions; 0 asks only before and after.", group="probes",
         unit=_STEPS, min=0, max=1_000_000))
     probe_share: float = field(default=0.1, metadata=_fact(
-        "提问用时上限", "Probe time limit", "训练途中的提问最多占用时的多大比例，间隔会为此自动拉开；1 表示不限。",
+        "提问用时上限", "Probe time limit", "训练途中的提问最多占总时长的多大比例，间隔会为此自动拉开；1 表示不限。",
         "Most of the run's time that probing between steps may take; probes are spaced out to keep to it. 1 means no limit.",
         group="probes", min=0, max=1))
     rehearsal: str = field(default="off", metadata=_fact(
@@ -174,7 +174,7 @@ class TrainConfig:
         "Steps between evaluation losses, when there is an evaluation split or set.", group="probes", unit=_STEPS,
         min=1, max=1_000_000))
     early_stop_interval: int = field(default=0, metadata=_fact(
-        "提前结束", "Early stop", "验证损失连续多少次没有变好就结束训练；0 表示不提前结束。",
+        "提前结束（早停）", "Early stop", "验证损失连续多少次没有变好就结束训练；0 表示不提前结束。",
         "The run ends after this many evaluations without a better loss; 0 turns it off.", group="probes", min=0,
         max=100_000))
     save_steps: int = field(default=50, metadata=_fact(

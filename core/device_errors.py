@@ -33,7 +33,7 @@ _ADVICE = {
         "Lower Maximum length or the rows per step, or use QLoRA (quantisation = bnb), and start again.",
     ),
     "training": Text(
-        "请调低“最大长度”或每步的行数，或改用 QLoRA（基座量化 = bnb）；已经学到的步有检查点。",
+        "请调低“最大长度”或每步的行数，或改用 QLoRA（基座量化 = bnb）；已训练的步存在检查点里。",
         "Lower Maximum length or the rows per step, or use QLoRA (quantisation = bnb); the steps until then have a checkpoint.",
     ),
     "answer": Text(
@@ -41,7 +41,7 @@ _ADVICE = {
         "Shorten the conversation or the longest answer; a run in progress is not affected.",
     ),
     "export": Text(
-        "请等训练结束，或先关掉占用显存的程序，再导出一次；没有留下半份文件。",
+        "请等训练结束，或先关掉占用显存的程序，再导出一次；没有留下不完整的文件。",
         "Wait for the run to end, or end programs that use the card, and export again; no half file is left.",
     ),
     "reading": Text(

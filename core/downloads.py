@@ -38,7 +38,7 @@ class Downloads:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._meter = Meter()
-        self._asking: Errand[Offer] = Errand("hub", Text("正在问站点。", "The hub is being asked."))
+        self._asking: Errand[Offer] = Errand("hub", Text("正在连接模型社区。", "The hub is being asked."))
         self._asked = False  # and nobody has heard what came of it
         self.outcome: Outcome | None = None
         self.silent_seconds = 0.0

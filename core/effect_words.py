@@ -45,7 +45,7 @@ EFFECTS: Mapping[str, Text] = {
         "余弦和线性到最后都降到 0，收得住；恒定一直用同一学习率，忘得更多。",
         "Cosine and linear end at zero and settle; constant keeps the rate to the end and forgets more."),
     "optim": Text(
-        "8 位分页版只省优化器的内存：7B、秩 8 时从 161 MB 到 40 MB，秩很大时才明显。Lion 每步改动更大，学习率要小得多。",
+        "分页 8 比特版只省优化器的内存：7B、秩 8 时从 161 MB 到 40 MB，秩很大时才明显。Lion 每步改动更大，学习率要小得多。",
         "The paged 8-bit one saves only the optimizer's memory: 161 MB become 40 for a 7B at rank 8, so it shows at large "
         "ranks alone. Lion moves further in a step and wants a much smaller learning rate."),
     "lorap_lr_ratio": Text(
@@ -70,7 +70,7 @@ EFFECTS: Mapping[str, Text] = {
         "Scales the whole adapter. Twice the alpha is much like twice the learning rate; when you change the rank, change "
         "this by the same factor."),
     "lora_dropout": Text(
-        "几十行时没有差别；行很多、训练很久时可以减少死记硬背。快速算法不支持它：显卡上 7B 的一步从 42 毫秒变成 170 毫秒。",
+        "几十行时没有差别；行很多、训练很久时可以减少死记硬背。快速路径不支持它：显卡上 7B 的一步从 42 毫秒变成 170 毫秒。",
         "No difference with some dozens of rows; in long runs over many it works against learning by heart. The fast pass "
         "does not do it: on a card a step of a 7B takes 170 ms instead of 42."),
     "target_modules": Text(
@@ -82,7 +82,7 @@ EFFECTS: Mapping[str, Text] = {
         "At rank 8 it raises the scale from 4 to 11.3, nearly three times the learning rate. Worth it from rank 32 on with a "
         "small alpha."),
     "use_dora": Text(
-        "效果和普通 LoRA 相近，更占内存。快速算法不支持它：显卡上 7B 的一步从 42 毫秒变成 170 毫秒以上。",
+        "效果和普通 LoRA 相近，更占内存。快速路径不支持它：显卡上 7B 的一步从 42 毫秒变成 170 毫秒以上。",
         "Much like plain LoRA, and takes more memory. The fast pass does not do it: on a card a step of a 7B takes 170 ms "
         "or more instead of 42."),
     "init_weights": Text(
@@ -90,7 +90,7 @@ EFFECTS: Mapping[str, Text] = {
         "PiSSA begins with the base's strongest directions: learns quickly, forgets more, and doubles the file. Gaussian is "
         "much like the default."),
     "neftune_noise_alpha": Text(
-        "为长回答的对话风格设计，身份这样的短回答用处不大。快速算法不支持它：显卡上 7B 的一步从 42 毫秒变成 170 毫秒。",
+        "为长回答的对话风格设计，身份这样的短回答用处不大。快速路径不支持它：显卡上 7B 的一步从 42 毫秒变成 170 毫秒。",
         "Made for the style of long answers, of little use for short ones such as an identity. The fast pass does not do "
         "it: on a card a step of a 7B takes 170 ms instead of 42."),
     "adapters": Text(
@@ -108,7 +108,7 @@ EFFECTS: Mapping[str, Text] = {
         "Cutting loses the beginning of a question, leaving out loses the row: less trouble than a refusal, and either may "
         "lose what you meant to teach."),
     "mix": Text(
-        "大模型混入通用数据，是为了护住原有能力；时间按行数增加，占比太大身份会被淹没：自己的行至少留两成。口袋模型学不来这些行，混入反而忘事。",
+        "大模型混入通用数据，是为了护住原有能力；时间按行数增加，占比太大身份会被淹没：自己的行至少留两成。口袋模型学不来这些行，混入反而加重遗忘。",
         "General rows are mixed in to keep a large model's other skills. The time grows with them, and too many drown the "
         "identity: keep your own at a fifth or more. The pocket model cannot learn them and forgets."),
     "dataset_repeat": Text(
@@ -134,7 +134,7 @@ EFFECTS: Mapping[str, Text] = {
         "设为 1，就按“提问间隔”一次不少地问，训练可能慢上一截；设小，则自动少问几次。",
         "At 1 every probe is asked, and the run may be a good deal slower; a small share asks less often by itself."),
     "rehearsal": Text(
-        "忘得少得多，代价是时间。7B 在 H200 上的 40 步：关 1.5 到 2.2 秒，普通 2.4 秒、多 1.3 GiB，强 3.7 秒、多 3.0 GiB。",
+        "忘得少得多，代价是时间。7B 在 H200 上的 40 步：关闭 1.5 到 2.2 秒，普通 2.4 秒、多 1.3 GiB，加强 3.7 秒、多 3.0 GiB。",
         "Far less is forgotten, for some time. 40 steps of a 7B on an H200: off 1.5 to 2.2 s, normal 2.4 s and 1.3 GiB more, "
         "strong 3.7 s and 3.0 GiB more."),
     "stop_when_taken": Text(

@@ -290,7 +290,7 @@ class Engine:
             later = self.checked.state == "changed"  # somebody holds it
             raise ModelError(
                 Text(
-                    zh=f"加入适配器 {adapter.name} 时发现基座的回答和载入时不同，没有加入它。"
+                    zh=f"挂载适配器 {adapter.name} 时发现基座的回答和载入时不同，没有挂载它。"
                     + (
                         "训练用的正是这个基座：请停止训练，它结束后基座会重新载入。"
                         if later
@@ -327,7 +327,7 @@ class Engine:
     def handle(self, name: str) -> str:
         """What the backend calls an attached adapter. Raises ModelError if it is not attached."""
         if name not in self._attached:
-            raise ModelError(Text(zh=f"适配器 {name} 没有挂上。", en=f"Adapter {name} is not attached."))
+            raise ModelError(Text(zh=f"适配器 {name} 没有挂载。", en=f"Adapter {name} is not attached."))
         return self._attached[name]
 
     def _new_handle(self) -> str:

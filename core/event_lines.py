@@ -53,7 +53,7 @@ def line(event: Event, run: Run) -> Text:
         most = event["max_tokens"]
         zh, en = ("，各层重算", ", layers recomputed") if event["recompute"] else ("", "")
         return Text(
-            zh=f"显存不够：从这里起每次最多 {most} 个 token{zh}",
+            zh=f"显存不够：从这里起每次最多 {most} 个词元{zh}",
             en=f"out of memory: passes of at most {most} tokens from here on{en}",
         )
     if kind == "saved":

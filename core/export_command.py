@@ -40,7 +40,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     export.add_argument("--format", required=True, choices=FORMATS, help="what to write (docs/export.md)")
     export.add_argument("--output_dir", required=True, type=Path, metavar="OUT", help="a folder that is not there yet")
     export.add_argument("--quantisation", default="f16", choices=QUANTISATIONS, help="of a GGUF file (default: f16)")
-    export.add_argument("--strength", default=1.0, type=float, help="0 to 1.5, folded into the weights (default: 1)")
+    export.add_argument(
+        "--strength", default=1.0, type=float, help="above 0, up to 1.5, folded into the weights (default: 1)"
+    )
     export.add_argument("--name", help="what other programs shall call it (default: the folder's name)")
     export.add_argument("--quant_method", default="none", choices=["none", "bnb"], help="of the base it was tested on")
     export.add_argument("--language", choices=["zh", "en"], help="of its README (default: the terminal's)")

@@ -316,7 +316,7 @@ def _elsewhere(name: str, one: Mapping[str, object], parts: int) -> DatasetError
     if hub:
         return DatasetError(
             Text(
-                f"“{name}”不在这里，在数据集网站上：{hub}。请在“混合”里按名称添加。",
+                f"“{name}”不在这里，是在线数据集：{hub}。请在“混入数据”里按 ID 添加。",
                 f"“{name}” is not here but on a hub: {hub}. Add it by its id in the mix.",
             )
         )

@@ -190,7 +190,7 @@ def look_up(client: httpx.Client, name: str, hub: Hub) -> Offer:
     if not is_hub_name(name):
         raise ModelError(
             Text(
-                zh=f"“{name}”不是模型编号。应像 Qwen/Qwen2.5-7B-Instruct 这样，或填本机文件夹。",
+                zh=f"“{name}”不是模型 ID。应像 Qwen/Qwen2.5-7B-Instruct 这样，或填本机文件夹。",
                 en=f"“{name}” is no model id. It looks like Qwen/Qwen2.5-7B-Instruct; or give a folder on this machine.",
             )
         )
@@ -352,7 +352,7 @@ def strange_answer(hub: Hub) -> ModelError:
     """The error for an answer that is not a hub's."""
     return ModelError(
         Text(
-            zh=f"{hub.endpoint} 的回答不是模型站点的格式。请检查镜像地址。",
+            zh=f"{hub.endpoint} 的回答不是模型社区的格式。请检查镜像地址。",
             en=f"{hub.endpoint} does not answer as a model hub does. Check the mirror's address.",
         )
     )

@@ -99,7 +99,7 @@ def fill(
         if isinstance(error, ValueError):
             raise ModelError(
                 Text(
-                    zh=f"适配器 {adapter.name} 的目标层在 {info.label} 里不存在：它是为别的模型训练的。",
+                    zh=f"适配器 {adapter.name} 的目标模块在 {info.label} 里不存在：它是为别的模型训练的。",
                     en=f"The layers adapter {adapter.name} targets are not in {info.label}: it was made for another model.",
                 )
             ) from error
@@ -133,7 +133,7 @@ def _targets(asked: str, backend: Backend) -> set[str]:
     if absent or not names:
         raise ConfigError(
             Text(
-                zh=f"目标层 {' '.join(absent) or '（空）'} 在这个模型里不存在。可用 all-linear、attention、mlp，"
+                zh=f"目标模块 {' '.join(absent) or '（空）'} 在这个模型里不存在。可用 all-linear、attention、mlp，"
                 f"或这些层名：{' '.join(sorted(there))}。",
                 en=f"Target modules {' '.join(absent) or '(none)'} do not exist in this model. Use all-linear, "
                 f"attention, mlp, or of these layers: {' '.join(sorted(there))}.",

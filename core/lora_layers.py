@@ -143,7 +143,7 @@ def fill(layer: Any, name: str, key: str, values: torch.Tensor, device: torch.de
 
 def _too_wide(rank: int, smallest: int) -> Text:
     return Text(
-        zh=f"PiSSA 的秩 {rank} 大于目标层中最小的边长 {smallest}。请把 lora_rank 设为不超过 {smallest}，或把 init_weights 改为 true。",
+        zh=f"PiSSA 的秩 {rank} 大于目标模块最小的边长 {smallest}。请把 lora_rank 设为不大于 {smallest}，或把 init_weights 改为 true。",
         en=f"PiSSA of rank {rank} is wider than the smallest side of a target layer, {smallest}. Set lora_rank to "
         f"{smallest} or less, or init_weights to true.",
     )

@@ -235,7 +235,7 @@ def _check_file(path: Path, then: str) -> None:
     zh, en = (f"现在是 {now[:12]}…", f"{now[:12]}… now") if now else ("现在文件不在了", "no file now")
     raise DatasetError(
         Text(
-            zh=f"{path} 在训练开始之后被改动过（sha256 应为 {then[:12]}…，{zh}），不能接着训练。"
+            zh=f"{path} 在训练开始之后被改动过（sha256 应为 {then[:12]}…，{zh}），不能继续训练。"
             "请恢复这个文件，或重新开始一次训练。",
             en=f"{path} was changed after the run began (sha256 {then[:12]}… then, {en}), so the run cannot go on. Restore "
             "the file, or start a new run.",

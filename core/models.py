@@ -121,7 +121,7 @@ def locate(name: str) -> Path:
     raise ModelError(
         Text(
             zh=f"没有找到模型 {name}：它不是本机文件夹，也不在本机的模型缓存里。请检查路径。"
-            f"像 {RECOMMENDED} 这样的编号可以下载：在训练页输入它，再按“下载”；命令 app.py train 和 chat（--model）会先下载它。"
+            f"像 {RECOMMENDED} 这样的 ID 可以下载：在训练页输入它，再按“下载”；命令 app.py train 和 chat（--model）会先下载它。"
             "没有模型也可以用内置的 pocket。",
             en=f"Model {name} was not found: it is no folder here and not in this machine's model cache. Check the path. "
             f"A hub id such as {RECOMMENDED} can be downloaded: enter it on the Train tab and press Download; the commands "

@@ -26,7 +26,7 @@ _ADAPTER_BYTES, _CHECKPOINT_BYTES = 4, 12
 _WAYS: tuple[tuple[tuple[tuple[str, Value], ...], Text], ...] = (
     ((("quant_method", "bnb"),), Text("改用 QLoRA", "Use QLoRA")),
     ((("gradient_checkpointing", "auto"),), Text("重算中间结果", "Recompute layers")),
-    ((("max_memory_gb", 0.0),), Text("不设内存上限", "No memory limit")),
+    ((("max_memory_gb", 0.0),), Text("不设显存上限", "No memory limit")),
 )
 _MOST_WAYS = 2
 

@@ -70,7 +70,10 @@ class Asked:
         for ids in self._ids(encoder):
             name = "messages" if self.kind == "chat" else "prompt"
             if max(ids) >= vocabulary:
-                zh, en = f"含有词元 {max(ids)}；模型只有 {vocabulary} 个", f"holds token {max(ids)}; the model has"
+                zh, en = (
+                    f"含有词元 ID {max(ids)}，超出词表：模型只有 {vocabulary} 个",
+                    f"holds token {max(ids)}; the model has",
+                )
                 refuse(name, zh, f"{en} {vocabulary}")
             if len(ids) >= positions:
                 zh, en = f"有 {len(ids)} 个词元；模型一共只能读写 {positions} 个", f"has {len(ids)} tokens; the model"
@@ -198,7 +201,7 @@ def _prompts(fields: Fields) -> tuple[Prompt, ...]:
     if isinstance(value, str):
         return (_plain(value, "prompt"),)
     if not isinstance(value, list):
-        zh = "应为文本、文本的数组、词元编号的数组，或其数组"
+        zh = "应为文本、文本的数组、词元 ID 的数组，或其数组"
         refuse(
             "prompt", zh, "must be a string, an array of strings, of token ids, or of arrays of those", "invalid_type"
         )

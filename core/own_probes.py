@@ -80,7 +80,7 @@ def check(probe: OwnProbe, row: int) -> None:
         )
     elif not words or not all(word.strip() for word in words):
         problem = Text(
-            "没有写清要看什么词。请填“必须出现”或“不能出现”，每个词都不能为空",
+            "没有写判断用的词。请填“应当说”或“不应说”，每个词都不能为空",
             "has nothing to judge an answer by. Fill in what it must say or must not say, no word empty",
         )
     elif len(words) > MOST_WORDS or max(map(len, words)) > LONGEST_WORD:

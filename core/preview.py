@@ -196,7 +196,7 @@ def _unknown_targets(config: TrainConfig) -> list[Finding]:
     if not odd and config.target_modules.strip():
         return []
     text = Text(
-        zh=f"目标层 {odd or '（空）'} 不常见，开始时会对照模型核对。",
+        zh=f"目标模块 {odd or '（空）'} 不常见，开始时会对照模型核对。",
         en=f"Target modules {odd or '(none)'} are unusual; the start will check them.",
     )
     return [Finding("warn", text)]

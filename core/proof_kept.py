@@ -74,7 +74,7 @@ def drift(moved: Sequence[Moved], suite: Suite) -> Test:
     kept = [light(mean, limits.drift) != "red" for mean in means]
     shown = worst((light(numbers["drift"], limits.drift), light(same, limits.same)))
     text = Text(
-        f"基座对 {n} 个无关问题的回答，{sum(kept)} 个在适配器读来几乎没变；逐词看，{100 * same:.1f}% 的选词相同。",
+        f"基座对 {n} 个无关问题的回答，{sum(kept)} 个在适配器读来几乎没变；逐个词元看，{100 * same:.1f}% 选得相同。",
         f"Of the base's own answers to {n} unrelated questions, {sum(kept)} read nearly the same to the adapter; "
         f"{100 * same:.1f}% of all words would be chosen alike.",
     )

@@ -1,6 +1,6 @@
 """What the tests of a proof are made from: answers, readings and limits, and the making of a Test. Knows no model.
 
-The limits of the full suite are those of the protocol, the pocket suite's were chosen from measured runs (docs/proof.md).
+The limits of the full suite were set beforehand, the pocket suite's were chosen from measured runs (docs/proof.md).
 """
 
 from __future__ import annotations

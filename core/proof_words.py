@@ -7,9 +7,9 @@ from core.text import Text
 
 LIGHTS: dict[Light, Text] = {
     "green": Text("通过", "passed"),
-    "yellow": Text("请看一眼", "take a look"),
-    "red": Text("没通过", "failed"),
-    "none": Text("没有测", "not measured"),
+    "yellow": Text("需要留意", "take a look"),
+    "red": Text("未通过", "failed"),
+    "none": Text("未测", "not measured"),
 }
 NUMBERS: dict[str, Text] = {
     "loss_before": Text("之前的损失（奈特/词元）", "loss before (nats a token)"),
@@ -21,7 +21,7 @@ NUMBERS: dict[str, Text] = {
     "drift_low": Text("KL 的下限", "KL, lower end"),
     "drift_high": Text("KL 的上限", "KL, upper end"),
     "p99": Text("KL 的第 99 百分位", "KL, 99th percentile"),
-    "same": Text("选词不变的比例", "share of words chosen alike"),
+    "same": Text("所选词元不变的比例", "share of words chosen alike"),
     "tokens": Text("词元数", "tokens"),
     "margin": Text(
         "新回答比基座原来的回答更可能多少（奈特/词元）", "new answer likelier than the base's old one by (nats a token)"
@@ -44,7 +44,7 @@ TESTS: dict[str, Text] = {
     "lane": Text("没有串台", "Stays in its lane"),
     "drift": Text("别的回答没变", "Other answers kept"),
     "text": Text("读文章没变", "Reads as before"),
-    "choice": Text("没有忘事", "Remembers"),
+    "choice": Text("没有遗忘", "Remembers"),
     "refuses": Text("仍会拒绝", "Still refuses"),
     "own": Text("我的题", "My questions"),
 }
@@ -79,18 +79,18 @@ WORDS = {
 REFERENCES: dict[str, tuple[Reference, ...]] = {
     "full": (
         Reference(0.00003, Text("半精度的舍入（bf16）", "rounding to half precision (bf16)")),
-        Reference(0.0014, Text("8 位量化（Q8_0）", "8-bit quantisation (Q8_0)")),
-        Reference(0.0055, Text("6 位量化（Q6_K）", "6-bit quantisation (Q6_K)")),
-        Reference(0.031, Text("4 位量化（Q4_K_M）", "4-bit quantisation (Q4_K_M)")),
-        Reference(0.10, Text("3 位量化（Q3_K_M）", "3-bit quantisation (Q3_K_M)")),
-        Reference(0.445, Text("2 位量化（Q2_K）", "2-bit quantisation (Q2_K)")),
+        Reference(0.0014, Text("8 比特量化（Q8_0）", "8-bit quantisation (Q8_0)")),
+        Reference(0.0055, Text("6 比特量化（Q6_K）", "6-bit quantisation (Q6_K)")),
+        Reference(0.031, Text("4 比特量化（Q4_K_M）", "4-bit quantisation (Q4_K_M)")),
+        Reference(0.10, Text("3 比特量化（Q3_K_M）", "3-bit quantisation (Q3_K_M)")),
+        Reference(0.445, Text("2 比特量化（Q2_K）", "2-bit quantisation (Q2_K)")),
     ),
     "pocket": (
-        Reference(5.3e-7, Text("8 位量化", "8-bit quantisation")),
-        Reference(3.3e-5, Text("6 位量化", "6-bit quantisation")),
-        Reference(4.9e-4, Text("4 位量化", "4-bit quantisation")),
-        Reference(0.010, Text("3 位量化", "3-bit quantisation")),
-        Reference(5.6, Text("2 位量化", "2-bit quantisation")),
+        Reference(5.3e-7, Text("8 比特量化", "8-bit quantisation")),
+        Reference(3.3e-5, Text("6 比特量化", "6-bit quantisation")),
+        Reference(4.9e-4, Text("4 比特量化", "4-bit quantisation")),
+        Reference(0.010, Text("3 比特量化", "3-bit quantisation")),
+        Reference(5.6, Text("2 比特量化", "2-bit quantisation")),
     ),
 }
 
@@ -165,7 +165,7 @@ ADVICE: dict[str, Text] = {
         "Nothing was left to read: it is all in the training table, or too long for this model.",
     ),
     "ignorant": Text(
-        "基座自己几乎都答不对，看不出有没有忘事。",
+        "基座自己几乎都答不对，看不出有没有遗忘。",
         "The base itself gets hardly any of them right: this cannot show whether something was forgotten.",
     ),
     "no_own": Text("你还没有写自己的题。", "You have not written questions of your own."),

@@ -163,7 +163,7 @@ def _pulled(pulls: Pulls, wanted: AdapterId, arguments: argparse.Namespace) -> i
 
 def _no_id(typed: str) -> Text:
     return Text(
-        f"“{typed[:120]}”不是适配器编号。应像 hf::组织/名称 或 ms::组织/名称 这样。",
+        f"“{typed[:120]}”不是适配器 ID。应像 hf::组织/名称 或 ms::组织/名称 这样。",
         f"“{typed[:120]}” is no adapter's id. It looks like hf::owner/name or ms::owner/name.",
     )
 

@@ -171,7 +171,7 @@ def _checked(offer: Offer) -> Offer:
     label, name = offer.hub.label, offer.name
     if adapters.CONFIG not in files:
         whole = "config.json" in files
-        hint_zh = "它是完整的模型：请在“模型”里填它的编号" if whole else "请检查编号"
+        hint_zh = "它是完整的模型：请在“模型”里填它的 ID" if whole else "请检查 ID"
         hint_en = "It is a whole model: enter its id as the model" if whole else "Check the id"
         raise ModelError(
             Text(

@@ -29,7 +29,7 @@ _LOOK_SECONDS = 0.0005  # how often a step under way is looked at
 _ALIVE_SECONDS = 1.0  # how often the others are, meanwhile
 _FINE, _SHORT, _BROKEN = 0, 1, 2
 _ELSEWHERE_SHORT = Text(
-    "另一张卡的显存不够。请调低“最大长度”或每步的行数，或改用 QLoRA（基座量化 = bnb）；已经学到的步有检查点。",
+    "另一张卡的显存不够。请调低“最大长度”或每步的行数，或改用 QLoRA（基座量化 = bnb）；已训练的步存在检查点里。",
     "Another card ran out of memory. Lower Maximum length or the rows per step, or use QLoRA (quantisation = bnb); the "
     "steps until then have a checkpoint.",
 )
@@ -255,7 +255,7 @@ class Ranks:
         which = Text("、".join(str(rank) for rank in ranks), ", ".join(str(rank) for rank in ranks))
         return RankLostError(
             Text(
-                zh=f"多卡训练中有一个进程意外结束{f'（编号 {which.zh}）' if ranks else ''}，训练已停止。它最后的输出在启动它的终端里，"
+                zh=f"多卡训练中有一个进程意外结束{f'（rank {which.zh}）' if ranks else ''}，训练已停止。它最后的输出在启动它的终端里，"
                 "从网页启动的在训练文件夹的 cards.log 里。请从最近的检查点继续，或改用一张卡。",
                 en=f"A process of the run over several cards ended unexpectedly{f' (rank {which.en})' if ranks else ''}, and "
                 "training stopped. Its last words are in the terminal that started it, or in cards.log in the run's folder. "
@@ -352,7 +352,7 @@ def _keep_to_own_card(number: int) -> None:
 
 def _elsewhere(rank: int, said: Text, needed: int, free: int) -> UserError:
     """A problem of another process, as this one's."""
-    text = Text(f"编号 {rank} 的卡：{said.zh}", f"Card of rank {rank}: {said.en}")
+    text = Text(f"rank {rank} 的卡：{said.zh}", f"Card of rank {rank}: {said.en}")
     return UserError(text) if needed < 0 else WontFitError(text, needed, free)
 
 

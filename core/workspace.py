@@ -333,7 +333,7 @@ class Workspace:
         for run in self.runs():
             if run.id == run_id:
                 return run
-        raise DatasetError(Text(zh=f"没有编号为 {run_id} 的训练。", en=f"There is no run {run_id}."))
+        raise DatasetError(Text(zh=f"没有 ID 为 {run_id} 的训练。", en=f"There is no run {run_id}."))
 
     def bring_run(self, archive: Path, name: str, told: bundle.Told = lambda done, total: None) -> tuple[Run, bool]:
         """(run, whether it is new here) of a run's file; `name` is the file's. Raises as core.bundle_read.bring does."""

@@ -108,6 +108,19 @@ def test_the_pictures_are_small_enough_to_be_loaded_with_a_page() -> None:
         )
 
 
+def test_every_module_stands_in_the_map_of_the_project() -> None:
+    (listed,) = re.findall(r"```\n(app\.py.*?)```", (ROOT / "docs" / "contributing.md").read_text("utf-8"), re.S)
+    words = set(re.findall(r"[\w*]+", listed))
+    # A family of modules stands under its first one's name, or with a star.
+    known = re.compile(
+        "|".join(re.escape(word.rstrip("*_")) + (".*" if word.endswith("*") else "(_.*)?") for word in words)
+    )
+    modules = [
+        path.stem for folder in ("core", "ui") for path in (ROOT / folder).glob("*.py") if path.stem != "__init__"
+    ]
+    assert len(modules) > 100 and not [name for name in modules if not known.fullmatch(name)]
+
+
 def test_links_between_the_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):

@@ -162,7 +162,7 @@ def test_the_plan_counts_on_no_more_than_a_spread_base_was_seen_to_save(
 def test_a_process_that_dies_ends_the_run_which_can_be_gone_on_with(told: dict[str, Any]) -> None:
     run = Run.open(Path(told["crash"]))
     assert run.ending is not None and (run.status, run.ending["cause"]) == ("failed", "rank")
-    assert "rank 1" in str(run.ending["message_en"]) and "编号 1" in str(run.ending["message_zh"])
+    assert "rank 1" in str(run.ending["message_en"]) and "rank 1" in str(run.ending["message_zh"])
     assert run.resumable and not (run.folder / "error.txt").exists()
     train(Engine(), run, threading.Event())
     assert run.status == "finished" and [e["step"] for e in run.events if e["type"] == "resumed"] == [3]

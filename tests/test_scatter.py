@@ -71,7 +71,7 @@ def test_a_dot_a_probing_with_the_one_in_use_and_the_ones_that_may_be_picked(
     places = {step: [float(x) for x in re.findall(r"(?:left|bottom):([\d.]+)%", dot)] for step, dot in found.items()}
     assert places["10"][0] < places["20"][0] < places["30"][0] and places["10"][1] < places["30"][1] < places["20"][1]
     zh = scatter.draw(page_of(workspace, "zh"), run)
-    assert "正在采用第 30 步" in zh and "8 位" in zh and "{" not in zh
+    assert "正在采用第 30 步" in zh and "8 比特" in zh and "{" not in zh
 
 
 def test_the_plane_follows_a_choice_and_waits_for_the_end_of_a_run(
@@ -110,7 +110,7 @@ def test_the_line_above_the_table_tells_when_how_far_and_at_what_cost(
     )
     found = Follow(page_of(workspace, "zh")).metrics({"run": "one", "cursor": 0})
     assert [point[:2] for point in found["drift"]] == [(10, 0.002), (20, 0.004), (30, 0.2)]  # type: ignore[attr-defined]
-    assert "6 位量化" in found["drift"][0][2] and (0.0055, "6 位") in found["ruler"]  # type: ignore[index, operator]
+    assert "6 比特量化" in found["drift"][0][2] and (0.0055, "6 比特") in found["ruler"]  # type: ignore[index, operator]
 
 
 def test_a_chosen_adapter_leaves_the_end_of_the_run_as_it_was_told(

@@ -171,7 +171,7 @@ def test_the_table_has_before_three_between_and_latest_with_general_questions_la
     heads = re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', table)
     assert heads == ["问题", "训练前", "第 20 步", "第 50 步", "第 70 步", "第 100 步", "结果"]
     assert table.index("at 0") < table.index("能力保持") < table.index("capital")
-    assert "✓ 达成" in table
+    assert "✓ 命中" in table
     assert "✗" not in table
     assert "✓ kept" in probe_table(probings, "en")
     assert len(re.findall('scope="col"', probe_table(probings[:2], "en"))) == 4
@@ -189,7 +189,7 @@ def test_a_run_that_went_on_from_an_adapter_heads_the_bases_answers_as_the_bases
 
 @pytest.mark.parametrize(
     ("verdict", "zh", "en"),
-    [("hit", "✓ 达成", "✓ pass"), ("old", "✗ 旧身份", "✗ old identity"), ("miss", "– 未命中", "– missed"),
+    [("hit", "✓ 命中", "✓ pass"), ("old", "✗ 旧身份", "✗ old identity"), ("miss", "– 未命中", "– missed"),
      ("kept", "✓ 保持", "✓ kept"), ("changed", "≠ 变了", "≠ changed")],
 )  # fmt: skip
 def test_every_verdict_has_a_word(verdict: str, zh: str, en: str) -> None:

@@ -94,7 +94,7 @@ def test_a_tile_says_light_count_interval_change_and_its_sentence(workspace: Wor
     drawn = words_of(proof_draw.draw(page_of(workspace, "en"), made_proof(SEVEN_OF_EIGHT)))
     assert "take a look: Name of generalises 7 of 8 52–98% 1 → 7 A sentence on generalises." in drawn
     zh = words_of(proof_draw.draw(page_of(workspace, "zh"), made_proof(SEVEN_OF_EIGHT)))
-    assert "请看一眼: generalises 的名字 7 / 8 52–98% 1 → 7 generalises 的一句话。" in zh
+    assert "需要留意: generalises 的名字 7 / 8 52–98% 1 → 7 generalises 的一句话。" in zh
 
 
 def test_the_verdict_names_the_tests_of_its_light_and_opens_them(workspace: Workspace) -> None:

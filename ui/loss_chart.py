@@ -32,7 +32,7 @@ _STRINGS: dict[str, Text] = {
     "smooth": Text("平滑值", "smoothed"),
     "evaluated": Text("验证损失", "eval"),
     "probed": Text("提问", "probe"),
-    "drift": Text("遗忘（≈ 几位量化）", "forgetting (≈ quantised to)"),
+    "drift": Text("遗忘（≈ 几比特量化）", "forgetting (≈ quantised to)"),
     "broken": Text("NaN，已停止", "NaN, stopped"),
     "moved": Text("别的回答偏移", "drift of other answers"),
     "step": Text("第 {n} 步", "Step {n}"),

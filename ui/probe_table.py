@@ -19,7 +19,7 @@ Answer = Mapping[str, object]
 
 # verdict: (css class, words). The words never rely on the colour.
 _VERDICTS: dict[str, tuple[str, Text]] = {
-    "hit": ("pt-ok", Text("✓ 达成", "✓ pass")),
+    "hit": ("pt-ok", Text("✓ 命中", "✓ pass")),
     "old": ("pt-warn", Text("✗ 旧身份", "✗ old identity")),
     "miss": ("pt-grey", Text("– 未命中", "– missed")),
     "kept": ("pt-ok", Text("✓ 保持", "✓ kept")),

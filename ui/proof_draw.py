@@ -145,7 +145,7 @@ def _ruler(page: Page, proof: Proof) -> str:
     for reference in references:
         name = page.of(reference.name)
         # The line has room for "8-bit"; the whole name stands in the title.
-        short = found[0] if (found := re.search(r"\d+(?:-bit| ?位)|bf16", name)) else name
+        short = found[0] if (found := re.search(r"\d+(?:-bit| ?比特| ?位)|bf16", name)) else name
         marks.append(
             f'<span style="left:{place(reference.drift):.1f}%" title="{safe(name)} · {reference.drift:g}">{safe(short)}</span>'
         )

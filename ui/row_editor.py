@@ -63,9 +63,9 @@ _STRINGS: dict[str, Text] = {
     "details": Text(
         "展开这一行：系统提示词、各轮对话、模型看到的", "Details: system prompt, turns, what the model sees"
     ),
-    "control": Text("控制符", "control text"),
+    "control": Text("特殊词元", "control text"),
     "control_typed": Text(
-        "{strings}\n这些控制符是手打的，按普通文字训练，不起控制作用。",
+        "{strings}\n这些特殊词元是手打的，按普通文字训练，不起控制作用。",
         "{strings}\nTyped control strings: trained as plain text, they control nothing.",
     ),
     "multi_turn": Text("多轮", "multi-turn"),

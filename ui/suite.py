@@ -16,5 +16,5 @@ def suite_of(run: Run) -> Suite:
 
 def short_name(name: str) -> str:
     """“8-bit” of “8-bit quantisation”; nothing of a name that does not begin with a number."""
-    found = re.match(r"\d+( ?位|-bit)", name)
+    found = re.match(r"\d+( ?比特| ?位|-bit)", name)
     return found[0] if found else ""

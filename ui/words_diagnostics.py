@@ -11,7 +11,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "diagnostics.well": ("没有发现问题。", "Nothing is wrong that could be seen from here."),
     "diagnostics.restart": ("重新启动", "Restart"),
     "diagnostics.restart.note": (
-        "重新启动前会先保存正在进行的训练，页面之后自己回来。",
+        "重新启动前会先保存正在进行的训练，页面随后会自动恢复。",
         "A restart saves a run in progress first; the page comes back by itself.",
     ),
     "diagnostics.restart.ask": (
@@ -19,7 +19,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Restart OneCard? A run in progress is saved first and can be resumed.",
     ),
     "diagnostics.restart.cancel": ("取消", "Cancel"),
-    "diagnostics.restarting": ("正在重新启动……页面会自己回来。", "Restarting ... the page comes back by itself."),
+    "diagnostics.restarting": ("正在重新启动…页面会自动恢复。", "Restarting ... the page comes back by itself."),
     "diagnostics.restart.late": (
         "还没有起来。请看启动程序的终端。",
         "It is not back yet. Look at the terminal that started it.",

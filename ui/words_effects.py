@@ -12,7 +12,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "effect.memory": ("7B 显存", "7B memory"),
     "effect.seconds": ("{seconds} 秒", "{seconds} s"),
     "effect.with": ("{value}，同时{others}", "{value}, with {others}"),
-    "effect.plain": ("{value}（方案）", "{value} (preset)"),
+    "effect.plain": ("{value}（对照）", "{value} (baseline)"),
     "effect.note": (
         "身份题：{of} 道没有训练过的问题里，用新名字回答的；换个随机种子，也在 {low} 到 {high} 之间变。通用题：{general_of} 道里"
         "答对的，训练前 {before}。为了看清每一项，测的时候关着“防遗忘”和“学会就停”。",
@@ -24,7 +24,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "在口袋模型上量不出来：以上来自显卡上的实测或计算。",
         "Not to be measured on the pocket model: the above is from a card or by arithmetic.",
     ),
-    "effect.name": ("命令行里叫", "On the command line"),
-    "effect.default": ("不写则为", "if left out"),
+    "effect.name": ("命令行参数", "On the command line"),
+    "effect.default": ("默认值", "if left out"),
     "effect.empty": ("空", "empty"),
 }

@@ -22,11 +22,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The system prompt of “{name}” is saved; chat and proofs use it.",
     ),
     "outside.row": (
-        "训练数据里的一行，回答相同；内容不写进收据",
+        "训练数据里的一行，回答相同；内容不写进回执",
         "A training row, the same answer; its words are not in the receipt",
     ),
     "outside.row.differs": (
-        "训练数据里的一行，回答不同；内容不写进收据",
+        "训练数据里的一行，回答不同；内容不写进回执",
         "A training row, another answer; its words are not in the receipt",
     ),
     "outside.title": ("导出", "Export"),
@@ -85,7 +85,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "outside.tested": ("测试时", "When tested"),
     "outside.now": ("这个文件", "This file"),
     "outside.near": (
-        "两个词几乎同样可能，差 {gap} logit",
+        "两个词元的概率几乎相同，差 {gap} logit",
         "two words all but equally likely, {gap} logits apart",
     ),
     "outside.run": ("怎样运行", "How to run it"),

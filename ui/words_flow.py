@@ -20,12 +20,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "guide.ask": ("学完了，同时问问训练前后的模型", "Done. Ask the model before and after, side by side"),
     "guide.ask.do": ("问“你是谁？”", "Ask “Who are you?”"),
-    "guide.done": ("左边是原来的模型，右边是你的", "Left: the model as it was. Right: yours"),
+    "guide.done": ("左边是基座模型，右边是你的", "Left: the model as it was. Right: yours"),
     "guide.done.do": ("知道了", "Got it"),
     "guide.failed": ("这次没有练成，原因和办法在下面", "This run did not end well; why, and what to do, is below"),
     "guide.again": ("再看一遍新手引导", "Show the guide again"),
     # What comes next
-    "next.compare": ("下一步：和原来的模型对比", "Next: compare with the base model"),
+    "next.compare": ("下一步：和基座模型对比", "Next: compare with the base model"),
     "next.compare.note": (
         "答得好，去{chat}继续聊，或在适配器库里导出；答错了，改正那个回答，它就成为一行数据。",
         "Good answers: go on in {chat}, or export from the adapter library. A wrong one: put it right, and it becomes a row.",
@@ -53,7 +53,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The table's own keys are behind the keyboard icon above it.",
     ),
     "keys.single": (
-        "单个键的快捷键（正在输入文字时它们从不起作用）",
+        "单键快捷键（输入文字时不起作用）",
         "Shortcuts of a single key (they never act while you type)",
     ),
     # Links
@@ -62,7 +62,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "link.by_hand": ("浏览器不让页面复制，请手动复制：", "The browser does not let the page copy. Copy it by hand:"),
     "link.ok": ("好", "OK"),
     "link.gone": (
-        "链接里的 {count} 个适配器已经不在这里，换成了原始模型。",
+        "链接里的 {count} 个适配器已经不在这里，换成了基座模型。",
         "Adapters of the link that are not here any more: {count}. The base model stands in their place.",
     ),
     # Undoing

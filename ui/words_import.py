@@ -9,7 +9,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "import.choose": ("导入文件…", "Import files…"),
     "import.paste": ("粘贴文本…", "Paste text…"),
     "import.title": ("导入", "Import"),
-    "import.note": ("点头之前，表格不会变", "The table stays as it is until you say yes"),
+    "import.note": ("确认之前，表格不会变", "The table stays as it is until you say yes"),
     "import.close": ("关闭", "Close"),
     "import.pasted": ("粘贴的文本", "pasted text"),
     "import.hint": (
@@ -35,7 +35,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "import.rows": ("{count} 行", "rows: {count}"),
     "import.left_out": ("舍去 {count} 行", "left out: {count}"),
     "import.first": (
-        "前 {count} 行，占位符已填好；不含训练设置里的系统提示",
+        "前 {count} 行，占位符已填好；不含训练设置里的系统提示词",
         "The first {count}, placeholders filled in, without the system prompt of the training settings",
     ),
     "import.beside": (
@@ -59,7 +59,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "import.part.question": ("问题", "Question"),
     "import.part.input": ("补充输入", "Extra input"),
     "import.part.answer": ("回答", "Answer"),
-    "import.part.system": ("系统提示", "System prompt"),
+    "import.part.system": ("系统提示词", "System prompt"),
     "import.part.history": ("之前的对话", "Earlier turns"),
     "import.part.messages": ("整段对话", "Whole conversation"),
     "import.done": ("已导入 {count} 行，Ctrl+Z 撤销", "Rows imported: {count}. Ctrl+Z takes them back"),

@@ -7,7 +7,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "choice.strong": ("加强", "Strong"),
     "top.seal.verified": ("基座已核对", "Base verified"),
     "top.seal.verified.title": (
-        "基座的回答和载入时相同（{time} 核对，每次训练和加入适配器后都核对）",
+        "基座的回答和载入时相同（{time} 核对，每次训练和挂载适配器后都核对）",
         "The base answers as it did when it was loaded (checked at {time}, as after every run and every adapter)",
     ),
     "top.seal.reloaded": ("基座已重新载入", "Base reloaded"),
@@ -42,11 +42,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "live.drift": ("别的回答偏移 {drift}：{where}", "drift of other answers {drift}: {where}"),
     "live.cost": (
-        "训练中提问 {count} 次，共 {seconds} 秒，占用时的 {share}%",
+        "训练中提问 {count} 次，共 {seconds} 秒，占总时长的 {share}%",
         "asked {count} times between steps in {seconds} s, {share}% of the time",
     ),
     "live.spaced": (
-        "提问占用时不超过 {share}%，有 {count} 次没有问",
+        "提问时间不超过总时长的 {share}%，为此跳过了 {count} 次",
         "left out {count} times to keep asking within {share}% of the time",
     ),
     "live.unkept": ("第 {step} 步的适配器没能保留：{reason}", "the adapter of step {step} could not be kept: {reason}"),
@@ -58,7 +58,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Adapters at each probing: the higher, the more identity hits; the further right, the more other answers drifted",
     ),
     "scatter.x": (
-        "别的回答偏移了多少（≈ 几位量化）→",
+        "别的回答偏移了多少（≈ 几比特量化）→",
         "How far other answers drifted (≈ quantisation to so many bits) →",
     ),
     "scatter.good": ("学会且没跑偏", "taken, without drift"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 TEXTS: dict[str, tuple[str, str]] = {
-    "makers.open": ("造行…", "Make rows…"),
-    "makers.title": ("造数据行", "Make rows"),
+    "makers.open": ("生成行…", "Make rows…"),
+    "makers.title": ("生成数据行", "Make rows"),
     "makers.note": (
         "看过再放进表格，放进去以后也能撤销",
         "look through them first; in the table they can be undone",
@@ -81,6 +81,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "makers.reason": ("{why} {count} 种", "{why} ({count})"),
     "makers.from": ("第 {row} 行：{question}", "Row {row}: {question}"),
     "makers.failed": ("没有成功，请检查程序是否还在运行。", "That did not work. Is the program still running?"),
-    "makers.history.card": ("造行：从身份卡造了 {count} 行", "Row maker: {count} rows from the identity card"),
-    "makers.history.model": ("造行：改写得到 {count} 行", "Row maker: {count} reworded rows"),
+    "makers.history.card": ("生成行：从身份卡生成了 {count} 行", "Row maker: {count} rows from the identity card"),
+    "makers.history.model": ("生成行：改写得到 {count} 行", "Row maker: {count} reworded rows"),
 }

@@ -33,7 +33,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "alpaca-gpt4-data-en#{rows}.",
     ),
     "mix.add": ("添加来源", "Add a source"),
-    "mix.add.hint": ("名称、文件路径或数据集编号", "Name, file path or hub id"),
+    "mix.add.hint": ("名称、文件路径或数据集 ID", "Name, file path or hub id"),
     "mix.add.note": (
         "内置：general（通用）、code（编程）；也可以是另一个数据集、本机文件的完整路径，或在线数据集，如 "
         "alpaca-gpt4-data-zh#500、hf::owner/set、ms::owner/set。",

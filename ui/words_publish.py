@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 TEXTS: dict[str, tuple[str, str]] = {
-    "publish.title": ("发布到模型站点", "Push to a hub"),
+    "publish.title": ("发布到模型社区", "Push to a hub"),
     "publish.open": ("发布…", "Push to a hub…"),
     "publish.close": ("关闭", "Close"),
-    "publish.hub": ("站点", "Hub"),
-    "publish.asking": ("正在问站点…", "Asking the hub…"),
+    "publish.hub": ("模型社区", "Hub"),
+    "publish.asking": ("正在连接模型社区…", "Asking the hub…"),
     "publish.account": ("账号 {name}", "As {name}"),
     "publish.repo": ("仓库（账号或组织/名称）", "Repository (account or organisation/name)"),
     "publish.visibility": ("谁能看到", "Who can see it"),
@@ -32,7 +32,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "publish.send": ("确认上传到 {hub}", "Confirm and send to {hub}"),
     "publish.cancel": ("取消", "Cancel"),
     "publish.cancelling": ("正在取消…", "Cancelling…"),
-    "publish.preparing": ("正在读文件、问站点…", "Reading files, asking the hub…"),
+    "publish.preparing": ("正在读文件、连接模型社区…", "Reading files, asking the hub…"),
     "publish.sending": (
         "正在上传，{done} / {total}，{rate}/s，还要 {left}",
         "Sending, {done} of {total}, {rate}/s, {left} left",
@@ -50,15 +50,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "publish.failed": ("与程序失去联系，请检查它是否还在运行。", "No answer from the program. Is it still running?"),
     "publish.silent": (
-        "站点还没有回答，还在等。可以关闭这个窗口，过一会儿再试。",
+        "模型社区还没有回应，还在等。可以关闭这个窗口，过一会儿再试。",
         "The hub has not answered yet; still waiting. You can close this, and try again later.",
     ),
     "get.late": ("{name}：{late}", "{name}: {late}"),
     "hub.silent": (
-        "站点已有 {seconds} 秒没有回答，还在等。可以取消，换一个来源或镜像再试。",
+        "模型社区已有 {seconds} 秒没有回应，还在等。可以取消，换一个来源或镜像再试。",
         "No answer from the hub for {seconds} seconds; still waiting. You can cancel, and try another hub or mirror.",
     ),
-    "pull.asking": ("正在问站点…", "Asking the hub…"),
+    "pull.asking": ("正在连接模型社区…", "Asking the hub…"),
     "pull.fetching": ("正在取 {name}，{done} / {total}", "Fetching {name}, {done} of {total}"),
     "pull.cancelled": ("已取消，下次会接着下载。", "Cancelled; the next time goes on from there."),
 }

@@ -20,7 +20,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "runfile.part.adapter": ("适配器", "the adapter"),
     "runfile.part.points": ("途中各次提问的适配器", "the adapters it was probed with"),
     "runfile.more": (
-        "连检查点一起，约 {size}（要在另一台机器上接着训练才需要）",
+        "连检查点一起，约 {size}（要在另一台机器上继续训练才需要）",
         "With the checkpoints, about {size} (only needed to go on training on another machine)",
     ),
     "runfile.rows": (
@@ -96,7 +96,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "versus.memory": ("内存或显存峰值", "Peak memory"),
     "versus.device": ("设备", "Device"),
     "run.interrupted.note": (
-        "程序在这次训练的第 {step} 步退出，训练中断了。按下面的按钮，从第 {saved} 步的检查点接着训练。",
+        "程序在这次训练的第 {step} 步退出，训练中断了。按下面的按钮，从第 {saved} 步的检查点继续训练。",
         "The program ended at step {step} of this run, which was interrupted. The button below goes on from the checkpoint "
         "of step {saved}.",
     ),

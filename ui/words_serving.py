@@ -39,7 +39,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "vLLM 正在启动（进程 {pid}）。第一次要编译，可能要几分钟。",
         "vLLM is starting (process {pid}). The first time it compiles, which may take minutes.",
     ),
-    "serving.ready": ("vLLM 正在回答：", "vLLM answers at"),
+    "serving.ready": ("vLLM 已就绪：", "vLLM answers at"),
     "serving.models": ("模型：{names}", "Models: {names}"),
     "serving.stopping": ("vLLM 正在停止…", "vLLM is stopping…"),
     "serving.stop": ("停止", "Stop"),

@@ -72,7 +72,7 @@ def schedule(draft: Draft, option: Option) -> None:
     found = _SCHEDULES.get(option.value)
     if found is None:
         draft.note(
-            option, "missing", Text("这里没有这条曲线，改用 cosine。", "This curve is not here; cosine is used.")
+            option, "missing", Text("这里没有这种学习率调度，改用 cosine。", "This curve is not here; cosine is used.")
         )
         draft.settings["lr_scheduler_type"] = "cosine"
     else:

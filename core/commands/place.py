@@ -203,7 +203,7 @@ def model_here(name: str, here: Here) -> tuple[str, bool, Text | None]:
     if "/" not in name and (found or re.match(r"qwen[\d.]", name, re.I)):
         hub = found or f"Qwen/{name}"
         return hub, hub in cached, Text(
-            f"只有 {name} 正好是当前目录下的文件夹时才这样写；仓库编号是 {hub}。",
+            f"只有 {name} 正好是当前目录下的文件夹时才这样写；仓库 ID 是 {hub}。",
             f"That works only where a folder {name} is in the current directory; the hub's id is {hub}.",
         )  # fmt: skip
     if found:

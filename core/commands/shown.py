@@ -347,7 +347,7 @@ def _notes(kind: Kind, subject: Subject) -> Iterator[Text]:
         mark in text for row in subject.rows for text in (row.question, row.output, row.system) for mark in _CONTROL
     ):
         yield Text(
-            "有的行里写了控制标记（如 <|im_end|>）。OneCard 当作文字，那里会当作真正的控制标记。",
+            "有的行里写了特殊词元（如 <|im_end|>）。OneCard 当作文字，那里会当作真正的特殊词元。",
             "Some rows hold control strings such as <|im_end|>. They are text in OneCard and real control tokens there.",
         )
 

@@ -128,7 +128,7 @@ def control_tokens(known: Known) -> list[Finding]:
         Finding(
             "warn",
             Text(
-                f"{of(rows).zh}里有控制符 {shown}。它们只会当作普通文字学，不会结束或开始一轮对话。",
+                f"{of(rows).zh}里有特殊词元 {shown}。它们只会当作普通文字学，不会结束或开始一轮对话。",
                 f"{of(rows).en}: the control tokens {shown} are learned as plain text; they end and begin no turn.",
             ),
             rows,

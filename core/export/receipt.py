@@ -30,7 +30,7 @@ Light = Literal["green", "yellow", "red", "none"]
 # Of the file, not of what it says: a true copy of an adapter that learned nothing is as tested.
 VERDICTS: dict[Light, Text] = {
     "green": Text("与测试时一致", "as tested"),
-    "yellow": Text("请看一眼", "take a look"),
+    "yellow": Text("需要留意", "take a look"),
     "red": Text("与测试时不同", "not as tested"),
     "none": Text("没有复测", "not tested"),
 }
@@ -256,7 +256,7 @@ def _verdict(
     ties = Text("", "")
     if near:
         ties = Text(
-            f"另有 {near} 个在两个几乎同样可能的词之间选了另一个。",
+            f"另有 {near} 个在概率几乎相同的两个词元之间选了另一个。",
             f" {near} more chose the other of two words that are all but equally likely.",
         )
     if same >= wanted * asked:

@@ -169,7 +169,7 @@ def _loaded(engine: Engine, order: Order) -> Iterator[Engine]:
         if engine.kept:
             raise _NotHere(
                 Text(
-                    "内存不够在训练的同时再载入导出的模型，所以还没有复测。训练结束后请按“再测一次”。",
+                    "训练占着内存，放不下导出的模型，所以还没有复测。训练结束后请按“再测一次”。",
                     "There is no room to load the exported model beside the run that trains, so it was not tested. Press Test "
                     "again once the run has ended.",
                 )

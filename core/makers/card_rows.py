@@ -111,7 +111,7 @@ def make(
     """
     if not (identity.name_zh or identity.name_en):
         raise DatasetError(
-            Text("身份卡还没有名字。请先填好名字再来造行。", "The identity card has no name yet. Fill it in first.")
+            Text("身份卡还没有名字。请先填好名字再生成。", "The identity card has no name yet. Fill it in first.")
         )
     author = bool(identity.author_zh or identity.author_en)
     own_asked = {normalise(probe.question) for probe in own}

@@ -30,7 +30,7 @@ REASONS: dict[Why, Text] = {
     "same": Text("和已有的问题相同", "already asked"),
     "near": Text("和已有的问题几乎相同", "nearly the same as another"),
     "tested": Text("是检验用的问题", "a question that is kept for tests"),
-    "control": Text("含有控制符", "holds control tokens"),
+    "control": Text("含有特殊词元", "holds control tokens"),
     "language": Text("换了语言", "in another language"),
     "old_name": Text("提到了别的模型或公司", "names another model or company"),
     "answer": Text("是回答，不是问题", "an answer, not a question"),

@@ -100,7 +100,7 @@ def _check(folder: Path, names: set[str]) -> None:
     if any(path.suffix == ".zip" for path in folder.iterdir()):
         raise ModelError(
             Text(
-                f"{folder.name} 里是一个 zip 压缩包，别的程序不能从模型站点直接加载它。请导出成适配器文件夹（adapter）或合并后的模型"
+                f"{folder.name} 里是一个 zip 压缩包，别的程序不能从模型社区直接加载它。请导出成适配器文件夹（adapter）或合并后的模型"
                 "（merged）再发布。",
                 f"{folder.name} holds a zip, which no program loads from a hub. Export the adapter folder (adapter) or the merged "
                 "model (merged) and push that.",

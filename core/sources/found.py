@@ -178,7 +178,7 @@ class Sources:
             zh, en = f"没有找到数据文件 {name}，请检查路径", f"Data file {name} was not found: check the path"
         return DatasetError(
             Text(
-                zh=f"{zh}。可用：{'、'.join(there)}，本机文件的路径，或数据集编号（如 AI-ModelScope/alpaca-gpt4-data-zh）。",
+                zh=f"{zh}。可用：{'、'.join(there)}，本机文件的路径，或数据集 ID（如 AI-ModelScope/alpaca-gpt4-data-zh）。",
                 en=f"{en}. There are: {', '.join(there)}, the path of a file, or a hub's set such as "
                 "AI-ModelScope/alpaca-gpt4-data-zh.",
             )

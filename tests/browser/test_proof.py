@@ -103,7 +103,7 @@ def test_a_proof_is_begun_and_cancelled(page: Page, app: App) -> None:
 def test_answers_unfold_by_the_keyboard_those_not_right_first(page: Page, proved: App) -> None:
     open_train(page, proved)
     page.wait_for_selector("#proof .pf-tile")
-    assert page.locator("#proof .pf-tile").count() == 7 and "没有通过" in page.inner_text("#proof .pf-verdict")
+    assert page.locator("#proof .pf-tile").count() == 7 and "未通过" in page.inner_text("#proof .pf-verdict")
     page.focus("#proof .pf-weak button")
     page.keyboard.press("Enter")
     page.wait_for_selector("#proof .pf-readings li")

@@ -103,7 +103,7 @@ def test_typed_control_strings_are_marked_and_turns_can_be_taken_out(opened: obj
     assert "<|im_end|>" in "".join(typed.all_inner_texts()) and control.count() == 6
     assert page.locator(".rp-tokens .t.c.y").count() == 0
     control.first.hover()
-    assert "控制符" in page.locator(".oc-token-card").inner_text()
+    assert "特殊词元" in page.locator(".oc-token-card").inner_text()
 
     page.get_by_role("button", name="下一行").click()
     assert page.locator(".rp h3").inner_text() == "第 3 行" and page.locator(".rp-turns textarea").count() == 4
