@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="app.py", description="OneCard: give a language model a new identity on one GPU."
     )
-    root.add_argument("--version", action="version", version=f"OneCard {__version__}")
+    root.add_argument("--version", action="version", version=f"OneCard {__version__}", help="print the version and end")
     root.add_argument(
         "--home",
         type=Path,

@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
     """(how it is written, what it is) of every argument; the commands of a parser are none."""
     expand = parser._get_formatter()._expand_help
     for action in parser._actions:
-        if isinstance(action, argparse._HelpAction | argparse._VersionAction | argparse._SubParsersAction):
+        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             continue
         said = expand(action) if action.help else ""
         yield _written(action), f"{said} **(required)**" if action.required and action.option_strings else said

@@ -25,14 +25,16 @@ _ABOUT = Text(
     "和训练页上每一项旁边的“?”是同样的内容，由 `python -m tests.settings_document` 生成。表里的数是口袋模型上的实测，"
     "每次只改一项：`python tests/bench/settings.py --out settings.jsonl`，{date}，一个处理器核，50 行、10 轮、130 步，"
     "用时是处理器时间。{note}"
+    "默认值是程序自己的；每次训练从一个方案开始，方案写了的以方案为准。"
     "7B 显存是 24 GiB 显卡上 bf16 的估算（与实测相差不超过 3.6%，见 [performance.md](performance.md)），只在改动会影响它时列出。",
     "The same as behind the “?” beside each setting on the Train tab, written by `python -m tests.settings_document`. The "
     "tables were measured on the pocket model with one setting changed at a time: "
     "`python tests/bench/settings.py --out settings.jsonl`, {date}, one processor core, 50 rows x 10 epochs, 130 steps; times are "
-    "the processor's. {note} Memory of a 7B is the estimate for bf16 on a card of 24 GiB (within 3.6 % of what was measured, "
-    "[performance.md](performance.md)), shown where the setting changes it.",
+    "the processor's. {note} A run starts from a preset: what it sets counts, not what stands here as left out. Memory of a "
+    "7B is the estimate for bf16 on a card of 24 GiB (within 3.6 % of what was measured, [performance.md](performance.md)), "
+    "shown where the setting changes it.",
 )
-_DEFAULT, _RANGE = Text("不写则为", "if left out"), Text("范围", "range")
+_DEFAULT, _RANGE = Text("默认值：", "if left out "), Text("范围", "range")
 _PRESETS = Text("方案里", "presets")
 
 
@@ -61,7 +63,7 @@ def _setting(language: Language, name: str) -> list[str]:
 def _facts(language: Language, name: str) -> str:
     """Default, range or choices, and what the presets set it to."""
     fact, value = config.fact_of(name), config.TrainConfig().as_dict()[name]
-    said = [f"{_DEFAULT.of(language)} {_code(language, name, value)}"]
+    said = [f"{_DEFAULT.of(language)}{_code(language, name, value)}"]
     if fact.choices:
         said.append(" · ".join(f"`{choice}`" for choice in fact.choices))
     elif fact.min is not None and fact.max is not None:
