@@ -56,7 +56,7 @@ def test_a_dot_is_picked_by_mouse_and_by_keyboard_and_keeps_the_focus(
     page.get_by_role("tab").nth(1).click()
     page.locator('.sc-dot[data-step="30"][aria-pressed="true"]').wait_for()
     page.locator(".lc-plot .lc-moved").nth(2).wait_for()
-    assert "4 位" in page.locator(".lc-ruler").all_text_contents()
+    assert "4 比特" in page.locator(".lc-ruler").all_text_contents()
     page.locator('.sc-dot[data-step="10"]').click()
     page.locator('.sc-dot[data-step="10"][aria-pressed="true"]').wait_for()
     assert workspace.run("one").adapter_step == 10 and "正在采用第 10 步" in page.locator(".sc-said").inner_text()
