@@ -177,6 +177,7 @@ def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
     import_files.add(app, edits.arrivals)
     sheets = ("onecard.css", "probe_table.css", "snippets.css", "compare.css", "row_report.css", "effects.css")
     css = "\n".join((_STATIC / name).read_text("utf-8") for name in sheets)
+    begins = "\n".join((_STATIC / name).read_text("utf-8") for name in ("frames.js", "stream.js"))
     scripts: dict[str, list[str]] = {}
     for language in LANGUAGES:
         page = build(workspace, language, edits, can_restart)
@@ -185,7 +186,7 @@ def _mount_pages(app: FastAPI, workspace: Workspace, can_restart: bool) -> None:
             footer_links=[], run_history=False, show_error=False, max_file_size=MAX_UPLOAD, allowed_paths=[],
             enable_monitoring=False, mcp_server=False, pwa=False, ssr_mode=False,
         )  # fmt: skip
-        first.put(app, f"/{language}", (_STATIC / "frames.js").read_text("utf-8"))
+        first.put(app, f"/{language}", begins)
         scripts[f"/{language}/"] = preload.scripts(page)
         visits.bound(page)
     app.add_middleware(preload.Hints, pages=scripts)
