@@ -40,7 +40,7 @@ _TEMPLATE = """
 """
 _SCRIPT = """
 const part = name => element.querySelector(`[data-is=${name}]`);
-let key = null, score = null, boot = null, failed = 0, gone = false, wait = 1000, timer = null, asked = 0;
+let key = null, score = null, boot = null, failed = 0, gone = false, wait = 1000, timer = null, asked = 0, drawn = '';
 // One failure may be a hiccup. What a person then sees is no news any more, and says so, until the server answers again.
 function connected(yes) {
   failed = yes ? 0 : failed + 1;
@@ -49,6 +49,7 @@ function connected(yes) {
   if (cut) root.dataset.link = 'cut'; else delete root.dataset.link;
   root.style.setProperty('--oc-cut', JSON.stringify(element.querySelector('header').dataset.cut));
   document.querySelectorAll('#start, #resume').forEach(one => { one.inert = cut; });
+  drawn = '';  // what follows is drawn whole
   if (!cut) return;
   const pill = part('pill');
   pill.hidden = false;
@@ -57,9 +58,17 @@ function connected(yes) {
   part('transfer').hidden = true;
 }
 const late = () => new Promise((_, give) => setTimeout(() => give(new Error('late')), 3000));
+// Nothing is touched that has not changed: what is written anew is laid out and painted anew, at rest once a second.
 function show(state) {
   if (boot !== null && boot !== state.boot) return location.reload();  // another server: nothing here is known to it
   boot = state.boot;
+  // It beats with each answer, dark with one and light with the next: an animation is drawn in every frame, in every window.
+  const beat = part('pill').firstElementChild.style, still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  beat.opacity = state.live && !still && !beat.opacity ? .4 : '';
+  if (drawn !== (drawn = JSON.stringify(state))) draw(state);
+  document.dispatchEvent(new CustomEvent('onecard-state', {detail: state}));
+}
+function draw(state) {
   part('model').textContent = state.model;
   part('model').title = state.model_title;
   const seal = part('seal');
@@ -71,11 +80,6 @@ function show(state) {
   pill.hidden = !state.pill;
   pill.className = 'oc-pill' + (state.lost ? ' lost' : state.live ? ' live' : '');
   pill.lastElementChild.textContent = state.pill;
-  // Dark for a moment with each answer, in two frames: an animation of half a second is drawn in thirty, in every window.
-  if (state.live && !matchMedia('(prefers-reduced-motion: reduce)').matches) {
-    pill.firstElementChild.style.opacity = .3;
-    setTimeout(() => { pill.firstElementChild.style.opacity = ''; }, 300);
-  }
   const transfer = part('transfer');
   transfer.hidden = state.transfer === null;
   transfer.setAttribute('aria-label', state.pill);
@@ -97,7 +101,6 @@ function show(state) {
   } else if (score !== null && score !== state.score) trigger('input');
   key = state.key;
   score = state.score;
-  document.dispatchEvent(new CustomEvent('onecard-state', {detail: state}));
 }
 // Of this browser tab, also after a reload.
 let visit = Math.random().toString(36).slice(2);
@@ -116,11 +119,11 @@ async function poll() {
       connected(true);
       show(state);
       window.onecardPause = 1000 * state.pause;  // for all that asks by itself: many windows share what the server gives them
-      wait = Math.max(state.live ? 800 : 1000, window.onecardPause);
+      wait = window.onecardPause || 1000;
     } catch (error) { connected(false); wait = 1000; }
     clearTimeout(timer);
   }
-  timer = setTimeout(poll, wait);
+  timer = setTimeout(poll, wait - performance.now() % wait);  // when all others ask (ui/live.py)
 }
 const diagnose = () => document.dispatchEvent(new CustomEvent('onecard-diagnostics'));
 part('pill').addEventListener('click', () => {

@@ -85,8 +85,8 @@ def open_compare(page: Page, app: App, language: str = "zh") -> None:
     page.goto(f"{app.url}/{language}/#compare")
     page.wait_for_selector("#tab-compare-button[aria-selected=true]")
     page.wait_for_selector("#compare-add")
-    page.wait_for_function("document.querySelector('#pick-b input')?.value")
-    page.wait_for_timeout(800)
+    page.wait_for_function("!document.documentElement.dataset.opening")  # its values have come
+    page.wait_for_timeout(300)
 
 
 def add_column(page: Page, letter: str) -> None:

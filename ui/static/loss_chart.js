@@ -403,7 +403,7 @@ plot.addEventListener("blur", () => { hover = null; drawHover(); });
 
 // ---- polling ---------------------------------------------------------------------------------------------------
 
-let wait = POLL, timer = 0, asking = false;
+let wait = POLL, timer = 0, asking = false, heard = "";
 
 async function poll() {
   clearTimeout(timer);
@@ -413,7 +413,9 @@ async function poll() {
     try {
       const wanted = props.value || "";
       const news = await server.metrics({ run: wanted, cursor: wanted && wanted !== run ? 0 : cursor });
-      if (wanted === (props.value || "")) {
+      const told = JSON.stringify(news);
+      if (wanted === (props.value || "") && told !== heard) {
+        heard = told;                   // what brings nothing new is not drawn
         take(news);
         draw();
       }
@@ -425,12 +427,13 @@ async function poll() {
     }
     asking = false;
   }
-  timer = setTimeout(poll, Math.max(wait, window.onecardPause || 0));
+  const pause = Math.max(wait, window.onecardPause || 0);
+  timer = setTimeout(poll, pause - performance.now() % pause);  // when all others ask (ui/live.py)
 }
 
 band.style.display = cross.style.display = dot.style.display = now.style.display = "none";
 draw();
 poll();
-watch("value", () => { startOver(null); draw(); poll(); });
+watch("value", () => { startOver(null); heard = ""; draw(); poll(); });
 new ResizeObserver(() => { draw(); if (!points.length) poll(); }).observe(plot);
 document.addEventListener("visibilitychange", () => { if (!document.hidden && element.isConnected) poll(); });
