@@ -62,6 +62,8 @@ def test_no_event_is_lost_between_the_end_of_a_stream_and_the_news_of_it(page: P
         page.wait_for_timeout(pause)
         page.click("#press-b")
         for name in "ab":
-            page.wait_for_function(f"document.querySelector('#{name} textarea').value === '{name * turn}'", timeout=10_000)
+            page.wait_for_function(
+                f"document.querySelector('#{name} textarea').value === '{name * turn}'", timeout=10_000
+            )
     page.wait_for_timeout(800)
     assert page.evaluate("window.open_streams.size") == 0
