@@ -257,3 +257,10 @@ def test_two_pages_ask_at_their_own_pace_and_many_share_what_two_may_ask() -> No
     assert due["page 0"] == due["page 1"] == 0
     # A page that is loaded again and again is one page.
     assert {pace.of("page 0") for _ in range(20)} == {0}
+    # On a run that trains on the processor for over a minute, one asks every two seconds, and is still known.
+    assert pace.of("page 0", running=30) == 0 and pace.of("page 0", running=61) == 2
+    pace = Pace(lambda: now[0])
+    for _ in range(10):
+        now[0] += 2
+        told = [pace.of(f"page {number}", running=90) for number in range(6)]
+    assert told[-1] == 3 and pace.of("page 0") == 3

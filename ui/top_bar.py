@@ -152,7 +152,7 @@ class TopBar(gr.HTML):
 
         def status(asked: object) -> dict[str, object]:
             visit = asked.get("visit") if isinstance(asked, dict) else None
-            return {**_shown(page), "boot": boot, "pause": pace.of(visit)}
+            return {**_shown(page), "boot": boot, "pause": pace.of(visit, _running(page))}
 
         super().__init__(
             html_template=_TEMPLATE, js_on_load=_SCRIPT, apply_default_css=False, server_functions=[status],
@@ -161,6 +161,12 @@ class TopBar(gr.HTML):
             cut=t("top.cut"), reconnecting=t("top.reconnecting"), diagnostics=t("diagnostics.open"), pulse=icon("pulse"),
             link=icon("link"), link_title=t("link.copy"), keys=icon("keys"), keys_title=t("keys.open"), **rest,
         )  # fmt: skip
+
+
+def _running(page: Page) -> float:
+    """Seconds since the run began that trains on this machine's processor; 0 where none does."""
+    live = next((run for run in page.workspace.runs() if run.live), None)
+    return time.time() - live.created if live and page.workspace.engine.device.kind == "cpu" else 0.0
 
 
 def _shown(page: Page) -> dict[str, object]:

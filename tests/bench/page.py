@@ -304,7 +304,7 @@ def tabs(playwright: Playwright, home: Path, times: int) -> dict[str, list[float
         opened_tabs = Tabs(playwright, f"{server.url}/zh/#train", TABS, home / "profile")
         calm()
         state(server, "train", 100_000)
-        time.sleep(20)
+        time.sleep(65)  # until a page on a run asks as it does most of the time (ui/pace.py)
         for turn in range(2 * times):
             going = turn % 4 in (1, 2)  # off, on, on, off: what only grows or only shrinks falls out
             opened_tabs.tell(signal.SIGCONT if going else signal.SIGSTOP)
