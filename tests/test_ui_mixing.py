@@ -26,8 +26,8 @@ def card(tmp_path: Path) -> Mixing:
         return Mixing(Page(workspace, "zh", Edits(workspace)))
 
 
-def event(deed: str, value: object = "", index: object = -1) -> SimpleNamespace:
-    return SimpleNamespace(deed=deed, value=value, index=index)
+def event(deed: str, value: object = "", source: str = "", index: object = -1) -> SimpleNamespace:
+    return SimpleNamespace(deed=deed, value=value, source=source, index=index)
 
 
 def test_each_deed_changes_what_it_names_and_nothing_else(card: Mixing, tmp_path: Path) -> None:
@@ -41,10 +41,13 @@ def test_each_deed_changes_what_it_names_and_nothing_else(card: Mixing, tmp_path
     spaced = tmp_path / "my rows.jsonl"
     spaced.write_text('{"instruction": "q", "input": "", "output": "a"}\n' * 3)
     assert after(event("add", f"{spaced}#2"), "mine", "", "1") == (f'"{spaced}#2"', "1")
-    assert after(event("count", "7", 1), "mine", "general#30 code#4", "1") == ("general#30 code#7", "1")
-    assert after(event("count", "", 0), "mine", "general#30", "1") == ("general", "1")
-    assert after(event("remove", "", 0), "mine", "general#30 code#4", "3") == ("code#4", "3")
-    assert after(event("remove", "", 9), "mine", "general#30", "3") == ("general#30", "3")
+    assert after(event("count", "7", "code", 1), "mine", "general#30 code#4", "1") == ("general#30 code#7", "1")
+    assert after(event("count", "", "general", 0), "mine", "general#30", "1") == ("general", "1")
+    assert after(event("remove", "", "general", 0), "mine", "general#30 code#4", "3") == ("code#4", "3")
+    # Drawn when there was one more before it; twice there, the one that was pressed.
+    assert after(event("remove", "", "code", 1), "mine", "code#4 other#5", "3") == ("other#5", "3")
+    assert after(event("remove", "", "code", 1), "mine", "code#4 code#5", "3") == ("code#4", "3")
+    assert after(event("remove", "", "code", 0), "mine", "general#30", "3") == ("general#30", "3")
     assert after(event("repeat", "5"), "mine", "general#30", "1") == ("general#30", "5")
     assert after(event("fewer", "20"), "mine", "general#30 code#10", "1") == ("general#15 code#5", "1")
     assert after(event("scenario", "identity"), "mine", "code#9", "1") == ("general#100", "5")
@@ -55,7 +58,7 @@ def test_each_deed_changes_what_it_names_and_nothing_else(card: Mixing, tmp_path
 def test_what_cannot_be_is_refused_and_changes_nothing(card: Mixing) -> None:
     for deed, value, index in (("repeat", "0", 0), ("repeat", "1001", 0), ("count", "0", 0), ("count", "1.5", 0)):
         with pytest.raises(ConfigError):
-            card.after(event(deed, value, index), "mine", "general#30", "1")
+            card.after(event(deed, value, "general", index), "mine", "general#30", "1")
     for name in ("~nosuchuser/x", "n" * 300):
         with pytest.raises(DatasetError):
             card.after(event("add", name), "mine", "", "1")

@@ -97,7 +97,15 @@ class Mixing:
                 return {self.card: self.draw(name, written, repeat)}
             return dict(zip(settings, after, strict=True))
 
-        self.card.act(self.page.shown(on_act), [shown, *settings], [*settings, self.card], **quiet)
+        acted = self.card.act(self.page.shown(on_act), [shown, *settings], [*settings, self.card], **quiet)
+        for after in (acted.then, acted.failure):
+            after(
+                None,
+                None,
+                None,
+                js="() => { document.dispatchEvent(new Event('onecard-mixed')); }",
+                api_visibility="private",
+            )
 
     # Changing
 
@@ -113,17 +121,21 @@ class Mixing:
         if deed in ("download", "cancel"):
             self._download(deed, value)
             return written, repeat
-        return self._edited(deed, value, getattr(event, "index", -1), name, written), repeat
+        place = (str(getattr(event, "source", "") or ""), getattr(event, "index", -1))
+        return self._edited(deed, value, place, name, written), repeat
 
-    def _edited(self, deed: str, value: str, index: object, name: str, written: str) -> str:
-        """`mix` with one part added, removed or counted anew, or all of them cut to `value` rows."""
+    def _edited(self, deed: str, value: str, place: tuple[str, object], name: str, written: str) -> str:
+        """`mix` with the part at `place` (source, index when it was drawn) removed or counted anew, one added, or all cut."""
         parts = mix.parse(written)
         if deed == "add":
             return mix.written([*parts, *self._added(value, name, parts)])
         if deed == "fewer":
             return mix.scaled(written, max(1, int(value)), self.page.workspace.sources.find)
-        if not isinstance(index, int) or not 0 <= index < len(parts):
+        # By its source: others may have been removed since the card was drawn. A source may be there twice.
+        same = [number for number, (source, _) in enumerate(parts) if source == place[0]]
+        if not same:
             return written  # another page, or an older one
+        index = place[1] if isinstance(place[1], int) and place[1] in same else same[0]
         if deed == "remove":
             return mix.written([*parts[:index], *parts[index + 1 :]])
         source, _ = parts[index]
@@ -231,8 +243,8 @@ class _Drawing:
         if index:
             label = safe(t("mix.remove", name=part.name))
             away = (
-                f'<button type="button" class="mx-away" data-deed="remove" data-index="{index - 1}" title="{label}" '
-                f'aria-label="{label}">{icon("close")}</button>'
+                f'<button type="button" class="mx-away" data-deed="remove" data-index="{index - 1}" '
+                f'data-source="{safe(part.name)}" title="{label}" aria-label="{label}">{icon("close")}</button>'
             )
         share = "–" if part.problem else self._percent(self.shares[index])
         head = (
@@ -249,9 +261,9 @@ class _Drawing:
             return "<span></span>"
         if part.kind == "table":
             most = fact_of("dataset_repeat").max
-            box = _number("repeat", 0, round(part.repeat) or 1, t("mix.repeat.label"), most)
+            box = _number("repeat", 0, "", round(part.repeat) or 1, t("mix.repeat.label"), most)
             return f'<span class="mx-amount">{part.available:,} × {box}</span>'
-        box = _number("count", index - 1, part.rows, t("mix.count.label", name=part.name), 1_000_000)
+        box = _number("count", index - 1, part.name, part.rows, t("mix.count.label", name=part.name), 1_000_000)
         return f'<span class="mx-amount">{box} / {part.available:,}</span>'
 
     def _below(self, part: Part) -> str:
@@ -352,8 +364,9 @@ def _button(deed: str, words: str, value: str = "") -> str:
     return f'<button type="button" class="oc-do" data-deed="{deed}" data-value="{safe(value)}">{safe(words)}</button>'
 
 
-def _number(deed: str, index: int, value: int, label: str, most: float | None) -> str:
+def _number(deed: str, index: int, source: str, value: int, label: str, most: float | None) -> str:
     return (
         f'<input type="number" inputmode="numeric" min="1" max="{most or 1:.0f}" step="1" data-deed="{deed}" '
-        f'data-index="{index}" data-key="{deed}-{index}" value="{value}" aria-label="{safe(label)}" title="{safe(label)}">'
+        f'data-index="{index}" data-source="{safe(source)}" data-key="{deed}-{index}" value="{value}" '
+        f'aria-label="{safe(label)}" title="{safe(label)}">'
     )

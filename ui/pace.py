@@ -10,7 +10,8 @@ _ENOUGH = 2  # pages that may each ask at their own pace, once a second
 # A page that asks once a second takes 85 thousandths of a processor and more (tests/bench/page.py). On a machine that trains
 # without a card the threads of a step wait for the one that was kept: of two, up to 8 % of a step. A run that is a minute old
 # has time.
-_LONG, _LONG_RUN = 60.0, 2.0  # seconds that a run on a processor has gone on; seconds between two questions from then on
+_LONG = 60.0  # seconds that a run on a processor has gone on
+_LONG_RUN = 2.0  # seconds between two questions from then on
 _SHARE, _LONGEST = 0.5, 10.0  # seconds for every page there is; seconds at most
 _LATE = 2.0  # a page that has not asked for this many of its pauses and so many seconds more is closed or hidden
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.browser.tasks import person
 from tests.browser.test_journey import App
+from tests.chromium import until
 from tests.full import full
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def test_the_machine_went_down_in_the_middle_of_a_run(page: Page, tmp_path: Path
             .split(".")[0]
         )
         me.presses_on(f"Resume from step {saved}")
+        (log,) = (tmp_path / "home" / "runs").glob("*/events.jsonl")
+        until(page, lambda: '"resumed"' in log.read_text("utf-8"), seconds=300)
         me.sees(rf"\b(?!{saved}\b)\d+\s*/\s*130", within="#run-strip", seconds=300)
         me.presses_on("Stop and save", within="#tab-train")
         me.sees("stopped", within="#run-head", seconds=300)

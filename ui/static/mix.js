@@ -2,6 +2,21 @@
 const body = element.querySelector('.mx');
 let adding = false, asked = false, typed = '', timer = null, drawn = null;
 
+// One after the other, each with what the one before has made of the settings: two that are pressed quickly both count.
+const waiting = [];
+let under_way = null;
+function next() {
+  clearTimeout(under_way);
+  const deed = waiting.shift();
+  under_way = deed ? setTimeout(next, 20000) : null;  // no answer at all
+  if (deed) trigger('act', deed);
+}
+function act(deed, value, {source = '', index = -1} = {}) {
+  waiting.push({deed, value, source, index: Number(index)});
+  if (under_way === null) next();
+}
+document.addEventListener('onecard-mixed', () => { if (element.isConnected) next(); });
+
 const key = node => node?.closest?.('[data-key]')?.dataset.key;
 
 function draw() {
@@ -57,14 +72,14 @@ element.addEventListener('click', event => {
     open(body.querySelector('.mx-add').hidden);
     if (adding) body.querySelector('.mx-add input').focus();
   } else if (button.dataset.deed) {
-    trigger('act', {deed: button.dataset.deed, value: button.dataset.value || '', index: Number(button.dataset.index ?? -1)});
+    act(button.dataset.deed, button.dataset.value || '', button.dataset);
   }
 });
 element.addEventListener('change', event => {
   const field = event.target;
   if (!field.dataset.deed) return;
   const value = field.dataset.deed === 'scenario' && field.value === 'none' ? '' : field.value;
-  trigger('act', {deed: field.dataset.deed, value, index: Number(field.dataset.index ?? -1)});
+  act(field.dataset.deed, value, field.dataset);
 });
 element.addEventListener('input', event => { if (key(event.target) === 'add') typed = event.target.value; });
 element.addEventListener('submit', event => {
@@ -72,7 +87,7 @@ element.addEventListener('submit', event => {
   const value = event.target.querySelector('input').value.trim();
   if (!value) return;
   asked = true;
-  trigger('act', {deed: 'add', value, index: -1});
+  act('add', value);
 });
 element.addEventListener('keydown', event => {
   if (event.isComposing || event.key !== 'Escape' || key(event.target) !== 'add') return;
