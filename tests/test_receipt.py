@@ -121,6 +121,17 @@ def test_the_file_answers_as_the_adapter_did(
     assert load_receipt(order.target) is None, "it is of another file now"
 
 
+def test_a_file_that_cannot_be_asked_here_is_made_and_its_receipt_says_why(
+    engine: Engine, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["core.export.retest"], "llama_cpp_is_here", lambda: False)
+    order = ordered(run, tmp_path / "out", "gguf")
+    assert make(order, lambda done, total: None, threading.Event())
+    found = receipt_of(engine, run, order)
+    assert (found.light, found.asked, found.answers) == ("none", 0, ()) and "llama-cpp-python" in found.why.en
+    assert load_receipt(order.target) == found
+
+
 def test_a_file_of_another_model_is_found_out(engine: Engine, run: Run, tmp_path: Path) -> None:
     order = ordered(run, tmp_path / "out", "merged")
     assert make(order, lambda done, total: None, threading.Event())

@@ -174,7 +174,12 @@ def compare(
 
 
 def without_rows(made: Receipt, said: Sequence[Said]) -> Receipt:
-    """The receipt without the words of training rows, for it goes where the file goes; what was counted stays."""
+    """The receipt without the words of training rows, for it goes where the file goes; what was counted stays.
+
+    A file that could not be asked here, as a GGUF without llama.cpp, has no answers.
+    """
+    if not made.answers:
+        return made
     answers = (
         replace(answer, question=each.asked.item.id, before="", after="") if "row" in each.asked.item.tags else answer
         for each, answer in zip(said, made.answers, strict=True)
