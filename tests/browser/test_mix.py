@@ -81,3 +81,9 @@ def test_a_mix_is_put_together_and_its_share_kept_over_a_fifth(page, address: st
         page.wait_for_timeout(200)
         shown = page.locator("#preview .oc-preview dd").first.inner_text().replace(",", "")
     assert shown == str(total), page.locator("#preview").inner_text()
+
+    # Two that are pressed before the first has been answered both go.
+    page.locator("#tab-data-button").click()
+    card.locator(".mx-away").nth(1).wait_for()
+    page.evaluate("document.querySelectorAll('#mix .mx-away').forEach(button => button.click())")
+    page.wait_for_function("document.querySelectorAll('#mix .mx-away').length === 0")
