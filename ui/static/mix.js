@@ -15,7 +15,12 @@ function act(deed, value, {source = '', index = -1} = {}) {
   waiting.push({deed, value, source, index: Number(index)});
   if (under_way === null) next();
 }
-document.addEventListener('onecard-mixed', () => { if (element.isConnected) next(); });
+// What fails is told of twice, as ended and as failed: that is one answer.
+let answered = null;
+document.addEventListener('onecard-mixed', () => {
+  clearTimeout(answered);
+  answered = setTimeout(() => { if (element.isConnected) next(); }, 20);
+});
 
 const key = node => node?.closest?.('[data-key]')?.dataset.key;
 
